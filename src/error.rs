@@ -1,0 +1,124 @@
+//! One small `Copy` error: which operation, what the system said, and what to do about it.
+
+use core::fmt;
+
+/// The step that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Operation {
+    /// Reserving address space (`mmap`).
+    Reserve,
+    /// Making reserved pages usable (`mprotect`).
+    Commit,
+    /// Changing the access to pages (`mprotect`).
+    Protect,
+    /// Making guard pages (`MADV_GUARD_INSTALL` or `mprotect`).
+    Guard,
+    /// Locking pages in RAM (`mlock2`).
+    Lock,
+    /// Pinning pages (an io_uring fixed buffer).
+    Pin,
+    /// Telling the kernel how to treat pages (`madvise`).
+    Advise,
+    /// Reading random bytes (`getrandom`).
+    Random,
+    /// Allocating a block.
+    Allocate,
+    /// Initialising a value: the caller's own closure refused.
+    Initialize,
+}
+
+/// What went wrong. Never allocates, fits in three words, and says what to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Error {
+    /// The limit of locked memory (`RLIMIT_MEMLOCK`) is used up.
+    LockLimit {
+        /// Bytes that this operation had to lock.
+        needed_bytes: usize,
+        /// The soft limit in force, in bytes.
+        limit_bytes: usize,
+    },
+    /// The limit of address space (`RLIMIT_AS`), or the machine's memory, is used up.
+    AddressSpace {
+        /// Bytes that this operation had to reserve or commit.
+        needed_bytes: usize,
+    },
+    /// The range of addresses that this heap reserved is used up.
+    HeapFull {
+        /// Bytes reserved for the heap.
+        reserved_bytes: usize,
+    },
+    /// More threads use the heap at once than it has places for.
+    TooManyThreads {
+        /// Places for threads.
+        limit: usize,
+    },
+    /// The size or the alignment asked for exceeds what can be allocated.
+    TooLarge,
+    /// The system refused for a reason of its own.
+    Os {
+        /// The step that failed.
+        operation: Operation,
+        /// The `errno` that the system gave.
+        errno: i32,
+    },
+}
+
+impl Error {
+    /// The step that failed.
+    #[must_use]
+    pub const fn operation(self) -> Operation {
+        match self {
+            Self::LockLimit { .. } => Operation::Lock,
+            Self::AddressSpace { .. } => Operation::Reserve,
+            Self::HeapFull { .. } | Self::TooManyThreads { .. } | Self::TooLarge => Operation::Allocate,
+            Self::Os { operation, .. } => operation,
+        }
+    }
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Reserve => "reserving address space",
+            Self::Commit => "committing pages",
+            Self::Protect => "protecting pages",
+            Self::Guard => "making guard pages",
+            Self::Lock => "locking pages",
+            Self::Pin => "pinning pages",
+            Self::Advise => "advising the kernel",
+            Self::Random => "reading random bytes",
+            Self::Allocate => "allocating",
+            Self::Initialize => "initialising a secret",
+        })
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::LockLimit { needed_bytes, limit_bytes } => write!(
+                f,
+                "cannot lock {needed_bytes} more bytes: RLIMIT_MEMLOCK is {limit_bytes} bytes; raise it with \
+                 `ulimit -l`, `LimitMEMLOCK=` in a systemd unit or `--ulimit memlock=` for a container"
+            ),
+            Self::AddressSpace { needed_bytes } => write!(
+                f,
+                "cannot map {needed_bytes} more bytes: raise RLIMIT_AS (`ulimit -v`) or free memory"
+            ),
+            Self::HeapFull { reserved_bytes } => {
+                write!(f, "the {reserved_bytes} bytes of addresses reserved for this heap are used up")
+            }
+            Self::TooManyThreads { limit } => {
+                write!(f, "more than {limit} threads use this heap at once")
+            }
+            Self::TooLarge => f.write_str("size or alignment too large"),
+            Self::Os { operation, errno } => write!(f, "{operation} failed with errno {errno}"),
+        }
+    }
+}
+
+impl core::error::Error for Error {}
+
+const _: () = assert!(size_of::<Error>() <= 3 * size_of::<usize>());

@@ -1,0 +1,9 @@
+//! Memory for secrets that forgets.
+//!
+//! See the README for what it protects and what it does not.
+
+mod error;
+mod policy;
+
+pub use error::{Error, Operation};
+pub use policy::{Backing, Flush, Fork, Lock, Policy};

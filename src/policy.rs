@@ -1,0 +1,122 @@
+//! What a heap promises: enums, never bools.
+
+/// What keeps a secret page in place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Backing {
+    /// Pinned where the kernel offers it (an io_uring fixed buffer, which the kernel never moves), else
+    /// locked only. Which of the two it became shows in `report()`.
+    Auto,
+    /// Locked, never pinned. A locked page stays in RAM, but the kernel may still move it to another
+    /// frame and leave a copy in the old one (`mlock(2)`, and compaction in the kernel documentation).
+    Locked,
+}
+
+/// What to do about `mlock`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Lock {
+    /// A page that cannot be locked is not used: the allocation fails with an [`Error`](crate::Error)
+    /// that names the limit.
+    Required,
+    /// Pages are locked while the limit lasts and are wiped only after that; every step down is counted
+    /// in `report()`.
+    BestEffort,
+    /// Pages are never locked.
+    Off,
+}
+
+/// What a child process made by `fork(2)` finds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Fork {
+    /// Zeros (`MADV_WIPEONFORK`, Linux 4.14).
+    Wipe,
+    /// No mapping at all: touching an inherited secret is a fault (`MADV_DONTFORK`, Linux 2.6.16).
+    Exclude,
+    /// A copy, as for any other memory. A program that runs on this heap needs it.
+    Inherit,
+}
+
+/// When freed memory leaves the CPU's caches. Zero it is at once, whatever the choice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Flush {
+    /// Past the caches when the call that frees returns.
+    Immediate,
+    /// Past the caches within a stated bound: each thread remembers the cache lines that it freed in a
+    /// small table and writes them back in bulk.
+    Bounded,
+    /// Left to the hardware.
+    Off,
+}
+
+/// What a heap promises. A value of it is a constant: build it with the `with_` functions in a `const`.
+///
+/// ```
+/// use oubliette::{Backing, Policy};
+/// const PINNED: Policy = Policy::PROGRAM.with_backing(Backing::Auto);
+/// assert_eq!(PINNED.backing(), Backing::Auto);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Policy {
+    backing: Backing,
+    lock: Lock,
+    fork: Fork,
+    flush: Flush,
+}
+
+impl Policy {
+    /// For secrets: pinned where possible, locked always, zeros in a forked child, flushed at once.
+    pub const SECRET: Self =
+        Self { backing: Backing::Auto, lock: Lock::Required, fork: Fork::Wipe, flush: Flush::Immediate };
+
+    /// For whole programs: locked while the limit lasts, inherited by children, flushed within a bound.
+    pub const PROGRAM: Self =
+        Self { backing: Backing::Locked, lock: Lock::BestEffort, fork: Fork::Inherit, flush: Flush::Bounded };
+
+    /// The same with another backing.
+    #[must_use]
+    pub const fn with_backing(self, backing: Backing) -> Self {
+        Self { backing, ..self }
+    }
+
+    /// The same with another answer to a failing lock.
+    #[must_use]
+    pub const fn with_lock(self, lock: Lock) -> Self {
+        Self { lock, ..self }
+    }
+
+    /// The same with another view for forked children.
+    #[must_use]
+    pub const fn with_fork(self, fork: Fork) -> Self {
+        Self { fork, ..self }
+    }
+
+    /// The same with another time of flushing.
+    #[must_use]
+    pub const fn with_flush(self, flush: Flush) -> Self {
+        Self { flush, ..self }
+    }
+
+    /// What keeps a page in place.
+    #[must_use]
+    pub const fn backing(self) -> Backing {
+        self.backing
+    }
+
+    /// What to do about `mlock`.
+    #[must_use]
+    pub const fn lock(self) -> Lock {
+        self.lock
+    }
+
+    /// What a forked child finds.
+    #[must_use]
+    pub const fn fork(self) -> Fork {
+        self.fork
+    }
+
+    /// When freed memory leaves the caches.
+    #[must_use]
+    pub const fn flush(self) -> Flush {
+        self.flush
+    }
+}
