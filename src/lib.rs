@@ -4,6 +4,8 @@
 
 mod error;
 mod policy;
+mod wipe;
 
 pub use error::{Error, Operation};
 pub use policy::{Backing, Flush, Fork, Lock, Policy};
+pub use wipe::{Instruction, Reach, wipe, wipe_value};

@@ -1,0 +1,212 @@
+//! The check on x86-64: the same ranges as in zeroing, all loads of a step or-ed together and tested once.
+
+#![expect(
+    clippy::arithmetic_side_effects,
+    reason = "every subtraction is guarded by the branch it stands in"
+)]
+
+use core::arch::x86_64::{
+    __m128i, __m256i, _mm_cmpeq_epi8, _mm_loadu_si128, _mm_movemask_epi8, _mm_or_si128, _mm_setzero_si128,
+    _mm256_loadu_si256, _mm256_or_si256, _mm256_testz_si256,
+};
+use core::ptr::NonNull;
+
+use crate::wipe::cpu::Features;
+
+/// The longest range that is checked without a call.
+const INLINE_BYTES: usize = 256;
+
+/// Whether `len` bytes at `ptr` are all zero, at any alignment.
+///
+/// # Safety
+/// * (valid for reads) `ptr` is valid for reads of `len` initialised bytes, which nobody writes meanwhile.
+#[inline]
+pub(crate) unsafe fn is_zero(ptr: NonNull<u8>, len: usize) -> bool {
+    if len < 16 {
+        // SAFETY: (valid for reads) is forwarded, the length is checked.
+        unsafe { tiny_is_zero(ptr, len) }
+    } else if len <= INLINE_BYTES {
+        // SAFETY: (valid for reads) is forwarded, the length is checked.
+        unsafe { small_is_zero(ptr, len) }
+    } else {
+        // SAFETY: (valid for reads) is forwarded, the length is checked.
+        unsafe { large_is_zero(ptr, len) }
+    }
+}
+
+/// Whether a slot of granules is all zero: no call up to 256 bytes.
+///
+/// # Safety
+/// * (valid for reads) as for [`is_zero`].
+/// * (granules) `ptr` is aligned to 16 bytes, and `len` is a multiple of 16 and not zero.
+#[inline(always)]
+pub(crate) unsafe fn slot_is_zero(ptr: NonNull<u8>, len: usize) -> bool {
+    if len <= INLINE_BYTES {
+        // SAFETY: (valid for reads) is forwarded; by (granules) the length is 16 at least.
+        unsafe { small_is_zero(ptr, len) }
+    } else {
+        // SAFETY: (valid for reads) is forwarded, the length is checked.
+        unsafe { large_is_zero(ptr, len) }
+    }
+}
+
+/// 16 to 256 bytes, loads from both ends inwards. No early exit: it is nearly always zero.
+///
+/// # Safety
+/// * (valid for reads) as for [`is_zero`].
+/// * (length) `16 <= len <= 256`.
+#[inline(always)]
+unsafe fn small_is_zero(ptr: NonNull<u8>, len: usize) -> bool {
+    debug_assert!((16..=INLINE_BYTES).contains(&len), "small_is_zero takes 16 to 256 bytes");
+    // SAFETY: (length): 16 bytes from either end.
+    let mut sum = unsafe { ends(ptr, len, 0) };
+    if len > 32 {
+        // SAFETY: 16..32 from either end.
+        sum = or(sum, unsafe { ends(ptr, len, 16) });
+    }
+    if len > 64 {
+        // SAFETY: 32..48 from either end.
+        sum = or(sum, unsafe { ends(ptr, len, 32) });
+        // SAFETY: 48..64 from either end.
+        sum = or(sum, unsafe { ends(ptr, len, 48) });
+    }
+    if len > 128 {
+        // SAFETY: 64..80 from either end.
+        sum = or(sum, unsafe { ends(ptr, len, 64) });
+        // SAFETY: 80..96 from either end.
+        sum = or(sum, unsafe { ends(ptr, len, 80) });
+        // SAFETY: 96..112 from either end.
+        sum = or(sum, unsafe { ends(ptr, len, 96) });
+        // SAFETY: 112..128 from either end.
+        sum = or(sum, unsafe { ends(ptr, len, 112) });
+    }
+    all_zero(sum)
+}
+
+/// Fewer than 16 bytes.
+///
+/// # Safety
+/// * (valid for reads) as for [`is_zero`].
+/// * (length) `len < 16`.
+#[inline]
+unsafe fn tiny_is_zero(ptr: NonNull<u8>, len: usize) -> bool {
+    if len >= 8 {
+        // SAFETY: 8 bytes from the front are inside.
+        let front = unsafe { ptr.cast::<u64>().read_unaligned() };
+        // SAFETY: 8 bytes before the end are inside.
+        let back = unsafe { ptr.add(len - 8) };
+        // SAFETY: as above.
+        let back = unsafe { back.cast::<u64>().read_unaligned() };
+        return front | back == 0;
+    }
+    // SAFETY: (valid for reads) is what a shared slice needs.
+    let bytes = unsafe { core::slice::from_raw_parts(ptr.as_ptr(), len) };
+    bytes.iter().fold(0, |sum, &byte| sum | byte) == 0
+}
+
+/// More than 256 bytes.
+///
+/// # Safety
+/// * (valid for reads) as for [`is_zero`].
+/// * (length) `len > 256`.
+#[inline(never)]
+unsafe fn large_is_zero(ptr: NonNull<u8>, len: usize) -> bool {
+    if Features::get().has_avx2() {
+        // SAFETY: AVX2 was just found; the rest is forwarded.
+        unsafe { is_zero_avx2(ptr, len) }
+    } else {
+        // SAFETY: all is forwarded.
+        unsafe { is_zero_sse2(ptr, len) }
+    }
+}
+
+/// 64 bytes a step, an early exit behind each, the last step overlapping.
+///
+/// # Safety
+/// * (valid for reads) as for [`is_zero`].
+/// * (length) `len >= 64`.
+unsafe fn is_zero_sse2(ptr: NonNull<u8>, len: usize) -> bool {
+    let last = len - 64;
+    let mut offset = 0;
+    loop {
+        // SAFETY: `offset <= last`, so 64 bytes follow.
+        let step = unsafe { ptr.add(offset) };
+        // SAFETY: as above: two times 16 bytes from each end of the 64.
+        let outer = unsafe { ends(step, 64, 0) };
+        // SAFETY: as above.
+        let inner = unsafe { ends(step, 64, 16) };
+        if !all_zero(or(outer, inner)) {
+            return false;
+        }
+        if offset == last {
+            return true;
+        }
+        offset = (offset + 64).min(last);
+    }
+}
+
+/// 128 bytes a step, an early exit behind each, the last step overlapping.
+///
+/// # Safety
+/// * (valid for reads) as for [`is_zero`].
+/// * (length) `len >= 128`.
+/// * (AVX2) the processor has it.
+#[target_feature(enable = "avx2")]
+unsafe fn is_zero_avx2(ptr: NonNull<u8>, len: usize) -> bool {
+    let last = len - 128;
+    let mut offset = 0;
+    loop {
+        // SAFETY: `offset <= last`, so 128 bytes follow.
+        let step: NonNull<__m256i> = unsafe { ptr.add(offset) }.cast();
+        // SAFETY: as above, bytes 0..32 of the 128.
+        let a = unsafe { _mm256_loadu_si256(step.as_ptr()) };
+        // SAFETY: as above, bytes 32..64.
+        let b = unsafe { _mm256_loadu_si256(step.as_ptr().wrapping_add(1)) };
+        // SAFETY: as above, bytes 64..96.
+        let c = unsafe { _mm256_loadu_si256(step.as_ptr().wrapping_add(2)) };
+        // SAFETY: as above, bytes 96..128.
+        let d = unsafe { _mm256_loadu_si256(step.as_ptr().wrapping_add(3)) };
+        let sum = _mm256_or_si256(_mm256_or_si256(a, b), _mm256_or_si256(c, d));
+        if _mm256_testz_si256(sum, sum) == 0 {
+            return false;
+        }
+        if offset == last {
+            return true;
+        }
+        offset = (offset + 128).min(last);
+    }
+}
+
+/// The 16 bytes that begin at `depth`, or-ed with the 16 that end `depth` before the end.
+///
+/// # Safety
+/// * (valid for reads) as for [`is_zero`].
+/// * (length) `depth + 16 <= len`.
+#[inline(always)]
+unsafe fn ends(ptr: NonNull<u8>, len: usize, depth: usize) -> __m128i {
+    // SAFETY: inside by (length).
+    let front = unsafe { ptr.add(depth) };
+    // SAFETY: inside by (length).
+    let back = unsafe { ptr.add(len - depth - 16) };
+    // SAFETY: 16 bytes follow by (length), and they are readable.
+    let front = unsafe { _mm_loadu_si128(front.cast().as_ptr()) };
+    // SAFETY: as above.
+    let back = unsafe { _mm_loadu_si128(back.cast().as_ptr()) };
+    or(front, back)
+}
+
+#[inline(always)]
+fn or(a: __m128i, b: __m128i) -> __m128i {
+    // SAFETY: SSE2 is part of x86-64.
+    unsafe { _mm_or_si128(a, b) }
+}
+
+#[inline(always)]
+fn all_zero(value: __m128i) -> bool {
+    // SAFETY: SSE2 is part of x86-64.
+    let zeros = unsafe { _mm_setzero_si128() };
+    // SAFETY: as above.
+    let equal = unsafe { _mm_cmpeq_epi8(value, zeros) };
+    // SAFETY: as above.
+    unsafe { _mm_movemask_epi8(equal) == 0xFFFF }
+}

@@ -1,0 +1,79 @@
+//! What this x86-64 processor can do: asked once, kept in one byte.
+
+use core::arch::x86_64::{__cpuid, __cpuid_count};
+use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
+
+/// Invariant 1: zero, or what `detect` answers, which is the same on every call and every thread. So
+/// `Relaxed` suffices: the byte publishes no other memory, and two threads that race store the same.
+static FEATURES: AtomicU8 = AtomicU8::new(0);
+
+/// The processor's features as bits; `KNOWN` is in every value but the initial one.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Features(u8);
+
+impl Features {
+    const KNOWN: u8 = 1;
+    const CLWB: u8 = 1 << 1;
+    const CLFLUSHOPT: u8 = 1 << 2;
+    const AVX2: u8 = 1 << 3;
+
+    /// All features, asking the processor only the first time.
+    #[inline(always)]
+    pub(super) fn get() -> Self {
+        let seen = Self::seen();
+        if seen.0 == 0 { Self::detect_slow() } else { seen }
+    }
+
+    /// What is known so far, in one load: nothing at all before the first `get`. For hot paths whose slow
+    /// path calls `get`.
+    #[inline(always)]
+    pub(super) fn seen() -> Self {
+        Self(FEATURES.load(Relaxed))
+    }
+
+    /// `clwb` exists.
+    #[inline(always)]
+    pub(super) const fn has_clwb(self) -> bool {
+        self.0 & Self::CLWB != 0
+    }
+
+    /// `clflushopt` exists.
+    #[inline(always)]
+    pub(super) const fn has_clflushopt(self) -> bool {
+        self.0 & Self::CLFLUSHOPT != 0
+    }
+
+    /// AVX2 exists and the operating system saves its registers.
+    #[inline(always)]
+    pub(super) const fn has_avx2(self) -> bool {
+        self.0 & Self::AVX2 != 0
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn detect_slow() -> Self {
+        let found = Self(detect());
+        FEATURES.store(found.0, Relaxed);
+        found
+    }
+}
+
+/// Asks the processor. `clwb` and `clflushopt` are CPUID leaf 7 (EBX bits 24 and 23; Intel SDM volume 2,
+/// *CPUID*), which std's feature detection does not know.
+fn detect() -> u8 {
+    let mut bits = Features::KNOWN;
+    if __cpuid(0).eax >= 7 {
+        let leaf = __cpuid_count(7, 0).ebx;
+        if leaf & (1 << 24) != 0 {
+            bits |= Features::CLWB;
+        }
+        if leaf & (1 << 23) != 0 {
+            bits |= Features::CLFLUSHOPT;
+        }
+    }
+    // std asks XGETBV as well, whether the operating system saves the registers.
+    if std::arch::is_x86_feature_detected!("avx2") {
+        bits |= Features::AVX2;
+    }
+    bits
+}

@@ -1,0 +1,92 @@
+//! aarch64 under Linux: `dc civac` on every line, then `dsb sy`, which waits for them.
+//!
+//! `dc civac` cleans and invalidates to the point of *coherency*, which is memory for every observer; `dc
+//! cvau` would stop at the point of unification, inside the caches. Linux lets user space execute it
+//! (SCTLR_EL1.UCI) and read CTR_EL0 (SCTLR_EL1.UCT), emulating either where an erratum forbids it
+//! (Documentation/arch/arm64/, arch/arm64/kernel/traps.c).
+
+#![expect(
+    clippy::arithmetic_side_effects,
+    reason = "line sizes are powers of two between 16 bytes and 128 KiB"
+)]
+
+use core::arch::asm;
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use super::LINE_BYTES;
+use crate::wipe::{Instruction, Reach, zero};
+
+/// How far a flush gets.
+pub(crate) fn reach() -> Reach {
+    Reach::PastCaches(Instruction::DcCivac)
+}
+
+/// Zeroes `len` bytes at `ptr`, flushes their lines and waits for it.
+///
+/// # Safety
+/// * (valid for writes) `ptr` is valid for writes of `len` bytes, and nobody else accesses them meanwhile.
+pub(crate) unsafe fn zero_and_flush(ptr: NonNull<u8>, len: usize) {
+    // SAFETY: (valid for writes) is forwarded.
+    unsafe { zero(ptr, len) };
+    // SAFETY: bytes that are valid for writes are mapped.
+    unsafe { write_back(ptr, len) };
+    fence();
+}
+
+/// Writes back the block of `LINE_BYTES` that holds `ptr`; `fence` waits for it.
+///
+/// # Safety
+/// * (mapped) that block is mapped and readable.
+#[inline(always)]
+pub(crate) unsafe fn write_back_line(ptr: NonNull<u8>) {
+    let block = ptr.map_addr(|addr| {
+        // A block is never at address zero: `ptr` is mapped, and page zero is not.
+        core::num::NonZero::new(addr.get() & !(LINE_BYTES - 1)).unwrap_or(addr)
+    });
+    // SAFETY: (mapped) is forwarded for the whole block.
+    unsafe { write_back(block, LINE_BYTES) };
+}
+
+/// Writes back every line that holds one of the `len` bytes at `ptr`; `fence` waits for it.
+///
+/// # Safety
+/// * (mapped) `ptr` is valid for reads of `len` bytes.
+#[inline]
+pub(crate) unsafe fn write_back(ptr: NonNull<u8>, len: usize) {
+    let line = line_bytes();
+    let end = ptr.as_ptr().addr().wrapping_add(len);
+    let mut at = ptr.as_ptr().map_addr(|addr| addr & !(line - 1));
+    if len == 0 {
+        return;
+    }
+    while at.addr() < end {
+        // SAFETY: the line holds at least one of the bytes, so it is mapped; `dc civac` changes no byte.
+        unsafe { asm!("dc civac, {}", in(reg) at, options(nostack, preserves_flags)) };
+        at = at.wrapping_add(line);
+    }
+}
+
+/// Waits until every flush before it has left the caches.
+#[inline(always)]
+pub(crate) fn fence() {
+    // SAFETY: a barrier changes nothing.
+    unsafe { asm!("dsb sy", options(nostack, preserves_flags)) };
+}
+
+/// The smallest line of all data caches: CTR_EL0.DminLine, bits 19..16, is the logarithm of its words.
+#[inline(always)]
+fn line_bytes() -> usize {
+    /// Zero until read. Every thread stores the same, and nothing else is published by it: `Relaxed`.
+    static SEEN: AtomicUsize = AtomicUsize::new(0);
+    let seen = SEEN.load(Relaxed);
+    if seen != 0 {
+        return seen;
+    }
+    let register: usize;
+    // SAFETY: Linux lets user space read it.
+    unsafe { asm!("mrs {}, ctr_el0", out(reg) register, options(nomem, nostack, preserves_flags)) };
+    let line = 4 << ((register >> 16) & 0xF);
+    SEEN.store(line, Relaxed);
+    line
+}

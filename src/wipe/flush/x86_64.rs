@@ -1,0 +1,194 @@
+//! x86-64: `clwb`, else `clflushopt`, else `clflush` on every line, then `mfence`.
+//!
+//! `mfence` and not `sfence`: `sfence` only orders the flushes before later stores and returns before they
+//! are done (measured: 10 ns against 140 to 210 ns for a dirty line).
+
+#![expect(clippy::arithmetic_side_effects, reason = "distances inside one range, which cannot exceed isize")]
+
+use core::arch::asm;
+use core::arch::x86_64::{__m128i, _mm_setzero_si128};
+use core::ptr::NonNull;
+
+use super::LINE_BYTES;
+use crate::wipe::cpu::Features;
+use crate::wipe::{Instruction, Reach, zero};
+
+/// How far a flush gets.
+pub(crate) fn reach() -> Reach {
+    Reach::PastCaches(instruction())
+}
+
+/// Zeroes `len` bytes at `ptr`, sends them past the caches and waits for it.
+///
+/// # Safety
+/// * (valid for writes) `ptr` is valid for writes of `len` bytes, and nobody else accesses them meanwhile.
+pub(crate) unsafe fn zero_and_flush(ptr: NonNull<u8>, len: usize) {
+    match instruction() {
+        // SAFETY: `instruction` found it; (valid for writes) is forwarded.
+        Instruction::Clwb => unsafe { zero_and_flush_lines::<Clwb>(ptr, len) },
+        // SAFETY: as above.
+        Instruction::Clflushopt => unsafe { zero_and_flush_lines::<Clflushopt>(ptr, len) },
+        // SAFETY: every x86-64 processor has `clflush`; (valid for writes) is forwarded.
+        _ => unsafe { zero_and_flush_lines::<Clflush>(ptr, len) },
+    }
+    fence();
+}
+
+/// Writes back the line that holds `ptr`; `fence` waits for it.
+///
+/// # Safety
+/// * (mapped) that line is mapped and readable.
+#[inline(always)]
+pub(crate) unsafe fn write_back_line(ptr: NonNull<u8>) {
+    if Features::seen().has_clwb() {
+        // SAFETY: the processor has `clwb`; (mapped) is forwarded.
+        unsafe { Clwb::flush(ptr.as_ptr()) };
+    } else {
+        // SAFETY: (mapped) is forwarded.
+        unsafe { write_back_line_slow(ptr) };
+    }
+}
+
+/// Writes back every line that holds one of the `len` bytes at `ptr`; `fence` waits for it.
+///
+/// # Safety
+/// * (mapped) `ptr` is valid for reads of `len` bytes.
+pub(crate) unsafe fn write_back(ptr: NonNull<u8>, len: usize) {
+    match instruction() {
+        // SAFETY: `instruction` found it; (mapped) is forwarded.
+        Instruction::Clwb => unsafe { write_back_lines::<Clwb>(ptr, len) },
+        // SAFETY: as above.
+        Instruction::Clflushopt => unsafe { write_back_lines::<Clflushopt>(ptr, len) },
+        // SAFETY: every x86-64 processor has `clflush`; (mapped) is forwarded.
+        _ => unsafe { write_back_lines::<Clflush>(ptr, len) },
+    }
+}
+
+/// Waits until every store and flush before it is done.
+#[inline(always)]
+pub(crate) fn fence() {
+    // SAFETY: a fence changes nothing.
+    unsafe { asm!("mfence", options(nostack, preserves_flags)) };
+}
+
+/// The best instruction that the processor has.
+fn instruction() -> Instruction {
+    let features = Features::get();
+    if features.has_clwb() {
+        Instruction::Clwb
+    } else if features.has_clflushopt() {
+        Instruction::Clflushopt
+    } else {
+        Instruction::Clflush
+    }
+}
+
+/// The first time, and on processors without `clwb`.
+///
+/// # Safety
+/// * (mapped) as for [`write_back_line`].
+#[cold]
+#[inline(never)]
+unsafe fn write_back_line_slow(ptr: NonNull<u8>) {
+    // SAFETY: (mapped) is forwarded; one byte names its line.
+    unsafe { write_back(ptr, 1) };
+}
+
+/// A way to flush one line.
+trait LineFlush {
+    /// Flushes the line that holds `line`, without waiting.
+    ///
+    /// # Safety
+    /// * (mapped) the line is mapped and readable.
+    /// * (exists) the processor has the instruction.
+    unsafe fn flush(line: *mut u8);
+}
+
+struct Clwb;
+struct Clflushopt;
+struct Clflush;
+
+impl LineFlush for Clwb {
+    #[inline(always)]
+    unsafe fn flush(line: *mut u8) {
+        // SAFETY: (mapped), (exists); it changes no byte.
+        unsafe { asm!("clwb [{}]", in(reg) line, options(nostack, preserves_flags)) };
+    }
+}
+
+impl LineFlush for Clflushopt {
+    #[inline(always)]
+    unsafe fn flush(line: *mut u8) {
+        // SAFETY: (mapped), (exists); it changes no byte.
+        unsafe { asm!("clflushopt [{}]", in(reg) line, options(nostack, preserves_flags)) };
+    }
+}
+
+impl LineFlush for Clflush {
+    #[inline(always)]
+    unsafe fn flush(line: *mut u8) {
+        // SAFETY: (mapped), (exists); it changes no byte.
+        unsafe { asm!("clflush [{}]", in(reg) line, options(nostack, preserves_flags)) };
+    }
+}
+
+/// Stores and flushes, line by line, so that the flushes run under the stores that follow.
+///
+/// # Safety
+/// * (valid for writes) as for [`zero_and_flush`].
+/// * (exists) the processor has `F`'s instruction.
+unsafe fn zero_and_flush_lines<F: LineFlush>(ptr: NonNull<u8>, len: usize) {
+    let first = ptr.as_ptr();
+    let head = (first.addr().wrapping_neg() % LINE_BYTES).min(len);
+    if head != 0 {
+        // SAFETY: (valid for writes), `head <= len`.
+        unsafe { zero(ptr, head) };
+        // SAFETY: the line holds bytes of the range, so it is mapped; (exists) is forwarded.
+        unsafe { F::flush(first) };
+    }
+    let tail = (len - head) % LINE_BYTES;
+    let end = first.wrapping_add(len - tail);
+    let mut line = first.wrapping_add(head);
+    let z = zeros();
+    while line < end {
+        // SAFETY: a whole line inside the range, aligned to 64.
+        unsafe {
+            asm!("movaps [{p}], {z}", "movaps [{p} + 16], {z}", "movaps [{p} + 32], {z}", "movaps [{p} + 48], {z}",
+                 p = in(reg) line, z = in(xmm_reg) z, options(nostack, preserves_flags));
+        }
+        // SAFETY: as above; (exists) is forwarded.
+        unsafe { F::flush(line) };
+        line = line.wrapping_add(LINE_BYTES);
+    }
+    if tail != 0 {
+        // SAFETY: `len - tail <= len`.
+        let rest = unsafe { ptr.add(len - tail) };
+        // SAFETY: (valid for writes): the last `tail` bytes of the range.
+        unsafe { zero(rest, tail) };
+        // SAFETY: the line holds bytes of the range, so it is mapped; (exists) is forwarded.
+        unsafe { F::flush(rest.as_ptr()) };
+    }
+}
+
+/// # Safety
+/// * (mapped) as for [`write_back`].
+/// * (exists) the processor has `F`'s instruction.
+unsafe fn write_back_lines<F: LineFlush>(ptr: NonNull<u8>, len: usize) {
+    if len == 0 {
+        return;
+    }
+    let end = ptr.as_ptr().wrapping_add(len);
+    let mut line = ptr.as_ptr().map_addr(|addr| addr & !(LINE_BYTES - 1));
+    while line < end {
+        // SAFETY: the line holds at least one byte of the range, so it is mapped; (exists) is forwarded.
+        unsafe { F::flush(line) };
+        line = line.wrapping_add(LINE_BYTES);
+    }
+}
+
+/// A register of zeros.
+#[inline(always)]
+fn zeros() -> __m128i {
+    // SAFETY: SSE2 is part of x86-64.
+    unsafe { _mm_setzero_si128() }
+}

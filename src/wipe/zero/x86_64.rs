@@ -1,0 +1,216 @@
+//! Zeroing on x86-64. Every store is inline assembly: the compiler can neither drop it as dead nor turn
+//! it into a call of `memset`.
+//!
+//! ```text
+//! 1..=15    two overlapping stores of 8, 4, 2 or 1 bytes
+//! 16..=256  2, 4, 8 or 16 overlapping stores of 16 bytes, from both ends inwards
+//! 257..     out of line: a loop of 32-byte stores (AVX2) or 16-byte stores (SSE2)
+//! ```
+
+use core::arch::asm;
+use core::arch::x86_64::{__m128i, _mm_setzero_si128};
+use core::ptr::NonNull;
+
+use crate::wipe::cpu::Features;
+
+/// The longest range that is zeroed without a call.
+const INLINE_BYTES: usize = 256;
+
+/// Zeroes `len` bytes at `ptr`, at any alignment. No flush.
+///
+/// # Safety
+/// * (valid for writes) `ptr` is valid for writes of `len` bytes, and nobody else accesses them meanwhile.
+#[inline]
+pub(crate) unsafe fn zero(ptr: NonNull<u8>, len: usize) {
+    if len < 16 {
+        // SAFETY: (valid for writes) is forwarded, the length is checked.
+        unsafe { zero_tiny(ptr, len) };
+    } else if len <= INLINE_BYTES {
+        // SAFETY: (valid for writes) is forwarded, the length is checked.
+        unsafe { zero_small(ptr, len) };
+    } else {
+        // SAFETY: (valid for writes) is forwarded, the length is checked.
+        unsafe { zero_large(ptr, len) };
+    }
+}
+
+/// Zeroes a slot of granules: no call up to 256 bytes, and no branch at all when `len` is a constant.
+///
+/// # Safety
+/// * (valid for writes) as for [`zero`].
+/// * (granules) `ptr` is aligned to 16 bytes, and `len` is a multiple of 16 and not zero.
+#[inline(always)]
+pub(crate) unsafe fn zero_slot(ptr: NonNull<u8>, len: usize) {
+    if len <= INLINE_BYTES {
+        // SAFETY: (valid for writes) is forwarded; by (granules) the length is 16 at least.
+        unsafe { zero_small(ptr, len) };
+    } else {
+        // SAFETY: (valid for writes) is forwarded, the length is checked.
+        unsafe { zero_large(ptr, len) };
+    }
+}
+
+/// Zeroes 16 to 256 bytes. Each step covers twice what the one before it could: the stores from the front
+/// and those from the back meet or overlap.
+///
+/// # Safety
+/// * (valid for writes) as for [`zero`].
+/// * (length) `16 <= len <= 256`.
+#[inline(always)]
+unsafe fn zero_small(ptr: NonNull<u8>, len: usize) {
+    debug_assert!((16..=INLINE_BYTES).contains(&len), "zero_small takes 16 to 256 bytes");
+    let first = ptr.as_ptr();
+    let end = first.wrapping_add(len);
+    let z = zeros();
+    // SAFETY: by (length) both stores are inside; (valid for writes) is forwarded.
+    unsafe {
+        asm!("movups [{p}], {z}", "movups [{e} - 16], {z}",
+             p = in(reg) first, e = in(reg) end, z = in(xmm_reg) z, options(nostack, preserves_flags));
+    }
+    if len <= 32 {
+        return;
+    }
+    // SAFETY: more than 32 bytes: 16..32 from either end is inside.
+    unsafe {
+        asm!("movups [{p} + 16], {z}", "movups [{e} - 32], {z}",
+             p = in(reg) first, e = in(reg) end, z = in(xmm_reg) z, options(nostack, preserves_flags));
+    }
+    if len <= 64 {
+        return;
+    }
+    // SAFETY: more than 64 bytes: 32..64 from either end is inside.
+    unsafe {
+        asm!("movups [{p} + 32], {z}", "movups [{p} + 48], {z}",
+             "movups [{e} - 64], {z}", "movups [{e} - 48], {z}",
+             p = in(reg) first, e = in(reg) end, z = in(xmm_reg) z, options(nostack, preserves_flags));
+    }
+    if len <= 128 {
+        return;
+    }
+    // SAFETY: more than 128 bytes: 64..128 from either end is inside.
+    unsafe {
+        asm!("movups [{p} + 64], {z}", "movups [{p} + 80], {z}", "movups [{p} + 96], {z}",
+             "movups [{p} + 112], {z}", "movups [{e} - 128], {z}", "movups [{e} - 112], {z}",
+             "movups [{e} - 96], {z}", "movups [{e} - 80], {z}",
+             p = in(reg) first, e = in(reg) end, z = in(xmm_reg) z, options(nostack, preserves_flags));
+    }
+}
+
+/// Zeroes fewer than 16 bytes.
+///
+/// # Safety
+/// * (valid for writes) as for [`zero`].
+/// * (length) `len < 16`.
+#[inline]
+unsafe fn zero_tiny(ptr: NonNull<u8>, len: usize) {
+    let first = ptr.as_ptr();
+    let end = first.wrapping_add(len);
+    if len >= 8 {
+        // SAFETY: 8 bytes from either end are inside.
+        unsafe {
+            asm!("mov [{p}], {z}", "mov [{e} - 8], {z}",
+                 p = in(reg) first, e = in(reg) end, z = in(reg) 0_u64, options(nostack, preserves_flags));
+        }
+    } else if len >= 4 {
+        // SAFETY: 4 bytes from either end are inside.
+        unsafe {
+            asm!("mov [{p}], {z:e}", "mov [{e} - 4], {z:e}",
+                 p = in(reg) first, e = in(reg) end, z = in(reg) 0_u32, options(nostack, preserves_flags));
+        }
+    } else if len >= 2 {
+        // SAFETY: 2 bytes from either end are inside.
+        unsafe {
+            asm!("mov [{p}], {z:x}", "mov [{e} - 2], {z:x}",
+                 p = in(reg) first, e = in(reg) end, z = in(reg) 0_u16, options(nostack, preserves_flags));
+        }
+    } else if len == 1 {
+        // SAFETY: one byte, as (valid for writes) says.
+        unsafe {
+            asm!("mov byte ptr [{p}], 0", p = in(reg) first, options(nostack, preserves_flags));
+        }
+    }
+}
+
+/// Zeroes more than 256 bytes.
+///
+/// # Safety
+/// * (valid for writes) as for [`zero`].
+/// * (length) `len > 256`.
+#[inline(never)]
+unsafe fn zero_large(ptr: NonNull<u8>, len: usize) {
+    if Features::get().has_avx2() {
+        // SAFETY: AVX2 was just found; the rest is forwarded.
+        unsafe { zero_avx2(ptr, len) };
+    } else {
+        // SAFETY: all is forwarded.
+        unsafe { zero_sse2(ptr, len) };
+    }
+}
+
+/// 64 aligned bytes a step, with one overlapping step at each end.
+///
+/// # Safety
+/// * (valid for writes) as for [`zero`].
+/// * (length) `len >= 64`.
+unsafe fn zero_sse2(ptr: NonNull<u8>, len: usize) {
+    let first = ptr.as_ptr();
+    let end = first.wrapping_add(len);
+    // SAFETY: the first and the last 64 bytes are inside by (length). The loop starts at the next multiple
+    // of 16 after `first`, at most 16 further, and stores below `end - 64` at most 64 bytes.
+    unsafe {
+        asm!("movups [{p}], {z}",
+             "add {p}, 16",
+             "and {p}, -16",
+             "jmp 3f",
+             "2:",
+             "movaps [{p}], {z}", "movaps [{p} + 16], {z}", "movaps [{p} + 32], {z}", "movaps [{p} + 48], {z}",
+             "add {p}, 64",
+             "3:",
+             "cmp {p}, {last}",
+             "jb 2b",
+             "movups [{last}], {z}", "movups [{last} + 16], {z}",
+             "movups [{last} + 32], {z}", "movups [{last} + 48], {z}",
+             p = inout(reg) first => _, last = in(reg) end.wrapping_sub(64), z = in(xmm_reg) zeros(),
+             options(nostack));
+    }
+}
+
+/// 128 aligned bytes a step, with one overlapping step at each end.
+///
+/// # Safety
+/// * (valid for writes) as for [`zero`].
+/// * (length) `len >= 128`.
+/// * (AVX2) the processor has it.
+unsafe fn zero_avx2(ptr: NonNull<u8>, len: usize) {
+    let first = ptr.as_ptr();
+    let end = first.wrapping_add(len);
+    // SAFETY: the first 32 and the last 128 bytes are inside by (length). The loop starts at the next
+    // multiple of 32 after `first` and stores below `end - 128` at most 128 bytes. `vzeroupper` changes
+    // the upper halves of all vector registers, which `clobber_abi` declares.
+    unsafe {
+        asm!("vpxor xmm0, xmm0, xmm0",
+             "vmovdqu [rdi], ymm0",
+             "add rdi, 32",
+             "and rdi, -32",
+             "jmp 3f",
+             "2:",
+             "vmovdqa [rdi], ymm0", "vmovdqa [rdi + 32], ymm0",
+             "vmovdqa [rdi + 64], ymm0", "vmovdqa [rdi + 96], ymm0",
+             "add rdi, 128",
+             "3:",
+             "cmp rdi, rsi",
+             "jb 2b",
+             "vmovdqu [rsi], ymm0", "vmovdqu [rsi + 32], ymm0",
+             "vmovdqu [rsi + 64], ymm0", "vmovdqu [rsi + 96], ymm0",
+             "vzeroupper",
+             inout("rdi") first => _, in("rsi") end.wrapping_sub(128),
+             clobber_abi("C"), options(nostack));
+    }
+}
+
+/// A register of zeros.
+#[inline(always)]
+fn zeros() -> __m128i {
+    // SAFETY: SSE2 is part of x86-64.
+    unsafe { _mm_setzero_si128() }
+}
