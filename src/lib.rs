@@ -4,7 +4,15 @@
 
 mod error;
 mod policy;
+#[allow(dead_code, unused_imports, reason = "used by heap/")]
+mod sync;
+
+#[allow(dead_code, unused_imports, reason = "used by heap/")]
+mod os;
 mod wipe;
+
+#[allow(dead_code, unused_imports, reason = "used by heap/")]
+mod pages;
 
 pub use error::{Error, Operation};
 pub use policy::{Backing, Flush, Fork, Lock, Policy};

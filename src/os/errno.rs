@@ -1,0 +1,35 @@
+//! The system's own error number, kept as a value.
+
+/// An `errno` as the system gave it. No text is built from it here; [`Error`](crate::Error) does that
+/// when somebody prints it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Errno(pub(crate) i32);
+
+/// The result of a primitive of the contract.
+pub(crate) type Result<T> = core::result::Result<T, Errno>;
+
+impl Errno {
+    /// Try again: for `mmap` under `mlockall(MCL_FUTURE)` the limit of locked memory.
+    pub(crate) const AGAIN: Self = Self(libc::EAGAIN);
+    /// Not an open descriptor.
+    pub(crate) const BADF: Self = Self(libc::EBADF);
+    /// A bad address: for a pin, a page that may not be pinned.
+    pub(crate) const FAULT: Self = Self(libc::EFAULT);
+    /// Interrupted by a signal.
+    pub(crate) const INTR: Self = Self(libc::EINTR);
+    /// Invalid argument, which for `madvise` also means an unknown hint.
+    pub(crate) const INVAL: Self = Self(libc::EINVAL);
+    /// Out of memory, of addresses, of mappings, or of a resource limit.
+    pub(crate) const NOMEM: Self = Self(libc::ENOMEM);
+    /// No room in a table.
+    pub(crate) const NOSPC: Self = Self(libc::ENOSPC);
+    /// No such system call.
+    pub(crate) const NOSYS: Self = Self(libc::ENOSYS);
+    /// Not permitted.
+    pub(crate) const PERM: Self = Self(libc::EPERM);
+
+    /// The error of the system call that this thread made last. Reads `errno`, allocates nothing.
+    pub(super) fn last() -> Self {
+        Self(std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EINVAL))
+    }
+}

@@ -1,0 +1,41 @@
+//! Page size and resource limits: `sysconf(3)`, `getrlimit(2)`.
+
+use crate::os::Limit;
+
+/// The page size: fixed by the architecture on x86-64.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+pub(in crate::os) const fn page_size() -> usize {
+    4096
+}
+
+/// `sysconf(_SC_PAGESIZE)`, sysconf(3): the C library reads it from the auxiliary vector, no system call.
+#[cfg(not(target_arch = "x86_64"))]
+#[inline]
+pub(in crate::os) fn page_size() -> usize {
+    // SAFETY: the call only reads a constant of the process.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(size).unwrap_or(65_536)
+}
+
+/// `getrlimit(RLIMIT_MEMLOCK)`, getrlimit(2).
+pub(in crate::os) fn memlock_limit() -> Limit {
+    limit(libc::RLIMIT_MEMLOCK)
+}
+
+/// `getrlimit(RLIMIT_AS)`, getrlimit(2).
+pub(in crate::os) fn address_space_limit() -> Limit {
+    limit(libc::RLIMIT_AS)
+}
+
+fn limit(resource: libc::__rlimit_resource_t) -> Limit {
+    let mut limits = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+    // SAFETY: the kernel writes one `rlimit` to `limits`. It cannot fail: the resource is known and the
+    // address is good (getrlimit(2)); if it did, both would stay unlimited.
+    unsafe { libc::getrlimit(resource, &raw mut limits) };
+    Limit { soft: finite(limits.rlim_cur), hard: finite(limits.rlim_max) }
+}
+
+fn finite(value: libc::rlim_t) -> Option<usize> {
+    if value == libc::RLIM_INFINITY { None } else { Some(usize::try_from(value).unwrap_or(usize::MAX)) }
+}

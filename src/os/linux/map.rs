@@ -1,0 +1,47 @@
+//! Address space: `mmap(2)`, `munmap(2)`, `mprotect(2)`.
+
+use core::ptr::{self, NonNull};
+
+use super::check;
+use crate::os::{Access, Errno, Result};
+
+/// `mmap(NULL, len, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE)`, mmap(2).
+///
+/// `PROT_NONE` and `MAP_NORESERVE` keep it out of the commit charge (Documentation/mm/overcommit-accounting).
+pub(in crate::os) fn reserve(len: usize) -> Result<NonNull<u8>> {
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    // SAFETY: without MAP_FIXED the kernel picks addresses that nothing uses (mmap(2)), so no memory of the
+    // process changes.
+    let address = unsafe { libc::mmap(ptr::null_mut(), len, libc::PROT_NONE, flags, -1, 0) };
+    if address == libc::MAP_FAILED {
+        return Err(Errno::last());
+    }
+    NonNull::new(address.cast()).ok_or(Errno::NOMEM)
+}
+
+/// `munmap`, munmap(2).
+///
+/// # Safety
+///
+/// As for `os::release`.
+pub(in crate::os) unsafe fn release(ptr: NonNull<u8>, len: usize) -> Result<()> {
+    // SAFETY: the caller promises that the range is its own and that nothing uses it any more.
+    let code = unsafe { libc::munmap(ptr.as_ptr().cast(), len) };
+    check(code.into())
+}
+
+/// `mprotect`, mprotect(2).
+///
+/// # Safety
+///
+/// As for `os::protect`.
+pub(in crate::os) unsafe fn protect(ptr: NonNull<u8>, len: usize, access: Access) -> Result<()> {
+    let bits = match access {
+        Access::None => libc::PROT_NONE,
+        Access::Read => libc::PROT_READ,
+        Access::ReadWrite => libc::PROT_READ | libc::PROT_WRITE,
+    };
+    // SAFETY: the caller promises that the range is its own and that no reference needs more access.
+    let code = unsafe { libc::mprotect(ptr.as_ptr().cast(), len, bits) };
+    check(code.into())
+}

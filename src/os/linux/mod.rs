@@ -1,0 +1,35 @@
+//! The contract on Linux. The manual pages cited are those of the Linux man-pages project.
+//!
+//! `libc::syscall` is used where a C library or a sanitizer replaces the function: AddressSanitizer and
+//! ThreadSanitizer make `mlock` do nothing.
+
+// UNSAFETY: system calls take raw addresses and change the memory behind them.
+#![expect(unsafe_code, reason = "makes system calls on raw addresses, see UNSAFETY above")]
+
+mod abort;
+mod advise;
+mod limits;
+mod lock;
+mod map;
+mod probe;
+mod random;
+
+pub(super) use abort::{abort_with, preserve_errno};
+pub(super) use advise::{advise, discard, install_guard, install_guards, resident};
+pub(super) use limits::{address_space_limit, memlock_limit, page_size};
+pub(super) use lock::{lock, unlock};
+pub(super) use map::{protect, release, reserve};
+pub(super) use probe::features;
+pub(super) use random::fill_random;
+
+use crate::os::{Errno, Result};
+
+/// The result of a call that returns zero, or -1 and sets `errno`.
+fn check(code: libc::c_long) -> Result<()> {
+    if code == 0 { Ok(()) } else { Err(Errno::last()) }
+}
+
+/// The result of a call that returns a count, or -1 and sets `errno`.
+fn check_count(code: libc::c_long) -> Result<usize> {
+    usize::try_from(code).map_err(|_| Errno::last())
+}

@@ -1,0 +1,226 @@
+//! Every system call of the crate, as one contract.
+//!
+//! Each primitive is documented here: what must hold before, what it returns, and what it does to the
+//! contents of the pages. A backend offers the same names and nothing else: [`linux`] on Linux, `portable`
+//! elsewhere (and on Linux under `--cfg oubliette_portable`, so that it is compiled and tested there).
+//! Policy lives above, in `pages/`.
+//!
+//! Rules for all of them:
+//!
+//! - They run inside allocator callbacks: none allocates, formats, panics, unwinds or takes a lock.
+//! - `ptr` and `len` are multiples of [`page_size`] unless a primitive says otherwise.
+//! - All may be called from several threads at once.
+//! - They change `errno`; a caller whose own caller must not see that uses [`preserve_errno`].
+//! - Every call passes `fake::gate` first, where tests make it fail.
+
+// UNSAFETY: a system call takes raw addresses, so the contract is made of unsafe functions that forward to
+// the backend; nothing else is done here.
+#![expect(unsafe_code, reason = "forwards raw addresses to the backend, see UNSAFETY above")]
+
+use core::ptr::NonNull;
+
+mod errno;
+mod fake;
+mod types;
+
+#[cfg(all(target_os = "linux", not(oubliette_portable)))]
+mod linux;
+#[cfg(all(target_os = "linux", not(oubliette_portable)))]
+use linux as backend;
+
+pub(crate) use errno::{Errno, Result};
+pub(crate) use types::{Access, Call, Features, Hint, Limit, LockState, Support};
+
+/// The size of a page in bytes: a power of two, the same for the life of the process.
+#[inline]
+pub(crate) fn page_size() -> usize {
+    backend::page_size()
+}
+
+/// Reserves `len` bytes of addresses: no access, no memory, no commit charge.
+///
+/// - Result: the first address, aligned to a page. `NOMEM` when addresses or mappings run out (also
+///   `RLIMIT_AS`), `AGAIN` when the process locks all future memory and the limit of that is too small.
+/// - Contents: zero once access is given by [`protect`].
+pub(crate) fn reserve(len: usize) -> Result<NonNull<u8>> {
+    fake::gate(Call::Reserve)?;
+    backend::reserve(len)
+}
+
+/// Gives a range of addresses back to the system.
+///
+/// - Result: `NOMEM` when the range lies inside one mapping and the process has too many mappings to split it.
+/// - Contents: gone, not wiped.
+///
+/// # Safety
+///
+/// - The whole range came from [`reserve`].
+/// - Nothing uses an address in it any more: no reference, no pinned page that the kernel still writes to.
+pub(crate) unsafe fn release(ptr: NonNull<u8>, len: usize) -> Result<()> {
+    fake::gate(Call::Release)?;
+    // SAFETY: forwarded: the caller promises the same two things.
+    unsafe { backend::release(ptr, len) }
+}
+
+/// Sets the access to a range.
+///
+/// - Result: `NOMEM` when the process has too many mappings, or too little memory to commit.
+/// - Contents: kept.
+///
+/// # Safety
+///
+/// - The whole range came from [`reserve`] and was not released.
+/// - If `access` allows less than before, no reference into the range is used while it is in force.
+pub(crate) unsafe fn protect(ptr: NonNull<u8>, len: usize, access: Access) -> Result<()> {
+    fake::gate(Call::Protect)?;
+    // SAFETY: forwarded: the caller promises the same two things.
+    unsafe { backend::protect(ptr, len, access) }
+}
+
+/// Makes every page of a range a guard: any access is a fault, whatever [`protect`] says, and no mapping is
+/// split for it.
+///
+/// - Before: not locked. Reserved pages without access will do.
+/// - Result: `INVAL` or `NOSYS` where the system has no such guards or the range is locked: use
+///   [`protect`] with [`Access::None`] instead.
+/// - Contents: gone.
+///
+/// # Safety
+///
+/// - The whole range came from [`reserve`] and was not released.
+/// - No reference into it is used afterwards.
+pub(crate) unsafe fn install_guard(ptr: NonNull<u8>, len: usize) -> Result<()> {
+    fake::gate(Call::InstallGuard)?;
+    // SAFETY: forwarded: the caller promises the same two things.
+    unsafe { backend::install_guard(ptr, len) }
+}
+
+/// [`install_guard`] on `count` ranges of `len` bytes, the first at `first`, each `stride` bytes after the
+/// one before, in few system calls.
+///
+/// - Result: as for [`install_guard`]; after an error some of the guards may be there.
+///
+/// # Safety
+///
+/// - As for [`install_guard`], for each of the ranges.
+pub(crate) unsafe fn install_guards(
+    first: NonNull<u8>,
+    len: usize,
+    stride: usize,
+    count: usize,
+) -> Result<()> {
+    fake::gate(Call::InstallGuard)?;
+    // SAFETY: forwarded: the caller promises the same for each range.
+    unsafe { backend::install_guards(first, len, stride, count) }
+}
+
+/// Locks a range in RAM, page by page as it is touched: an untouched page costs no memory, yet the whole
+/// range counts against the limit at once, guards included.
+///
+/// - Before: guards are in place. Memory without access, and guards, may lie in the range where
+///   `Features::lock_on_fault` is `Yes`.
+/// - Result: `NOMEM` (limit reached, or too many mappings), `PERM` (limit is zero), `AGAIN`. After an error
+///   part of the range may be locked and charged: call [`unlock`].
+/// - Contents: kept. A locked page is not swapped, but may still be moved to another frame.
+///
+/// # Safety
+///
+/// - The whole range came from [`reserve`] and was not released.
+pub(crate) unsafe fn lock(ptr: NonNull<u8>, len: usize) -> Result<()> {
+    fake::gate(Call::Lock)?;
+    // SAFETY: forwarded: the caller promises the same.
+    unsafe { backend::lock(ptr, len) }
+}
+
+/// Ends [`lock`], however often it was called on the range.
+///
+/// - Contents: kept, and from now on they may be swapped: wipe first.
+///
+/// # Safety
+///
+/// - The whole range came from [`reserve`] and was not released.
+pub(crate) unsafe fn unlock(ptr: NonNull<u8>, len: usize) -> Result<()> {
+    fake::gate(Call::Unlock)?;
+    // SAFETY: forwarded: the caller promises the same.
+    unsafe { backend::unlock(ptr, len) }
+}
+
+/// Tells the kernel how to treat a range from now on.
+///
+/// - Result: `INVAL` or `NOSYS` where the system does not know the hint.
+/// - Contents: kept.
+///
+/// # Safety
+///
+/// - The whole range came from [`reserve`] and was not released.
+pub(crate) unsafe fn advise(ptr: NonNull<u8>, len: usize, hint: Hint) -> Result<()> {
+    fake::gate(Call::Advise)?;
+    // SAFETY: forwarded: the caller promises the same.
+    unsafe { backend::advise(ptr, len, hint) }
+}
+
+/// Gives the memory of a range back and keeps the addresses, the access, the hints and the lock.
+///
+/// - Before: not pinned (the pin would stay on the old page).
+/// - Contents: zero at the next touch. The old pages are not wiped by this call: wipe first.
+/// - Result: after an error the contents are kept, or zero; the lock may be lost where the system needs
+///   to take it off for a moment (Linux before 5.18), and the error is then that of locking again.
+///
+/// # Safety
+///
+/// - The whole range came from [`reserve`] and was not released.
+/// - No reference into it is used across the call.
+pub(crate) unsafe fn discard(ptr: NonNull<u8>, len: usize, state: LockState) -> Result<()> {
+    fake::gate(Call::Discard)?;
+    // SAFETY: forwarded: the caller promises the same two things.
+    unsafe { backend::discard(ptr, len, state) }
+}
+
+/// Tells which pages of a range are in RAM: `out` gets one byte a page, whose lowest bit says so.
+///
+/// - Before: `out` has at least one byte for every page of the range, else `INVAL`.
+///
+/// # Safety
+///
+/// - The whole range came from [`reserve`] and was not released.
+pub(crate) unsafe fn resident(ptr: NonNull<u8>, len: usize, out: &mut [u8]) -> Result<()> {
+    fake::gate(Call::Resident)?;
+    // SAFETY: forwarded: the caller promises the same.
+    unsafe { backend::resident(ptr, len, out) }
+}
+
+/// Fills `out` with random bytes from the kernel, in place. Waits until the kernel's generator is seeded.
+///
+/// - Result: after an error `out` may be filled in part.
+pub(crate) fn fill_random(out: &mut [u8]) -> Result<()> {
+    fake::gate(Call::Random)?;
+    backend::fill_random(out)
+}
+
+/// The limit of locked memory (`RLIMIT_MEMLOCK`). Unlimited where the system has no such limit.
+pub(crate) fn memlock_limit() -> Limit {
+    backend::memlock_limit()
+}
+
+/// The limit of address space (`RLIMIT_AS`). Unlimited where the system has no such limit.
+pub(crate) fn address_space_limit() -> Limit {
+    backend::address_space_limit()
+}
+
+/// What this system offers, probed on a scratch page at the first call and kept.
+pub(crate) fn features() -> Features {
+    backend::features()
+}
+
+/// Writes `oubliette: `, the message and a line end to the standard error, then aborts the process.
+/// Allocates nothing, runs no destructor, and is safe in a signal handler.
+#[cold]
+pub(crate) fn abort_with(message: &'static str) -> ! {
+    backend::abort_with(message)
+}
+
+/// Runs `f` and puts `errno` back to what it was: `free(3)` must not change it (POSIX.1-2024).
+#[inline]
+pub(crate) fn preserve_errno<R>(f: impl FnOnce() -> R) -> R {
+    backend::preserve_errno(f)
+}

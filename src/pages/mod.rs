@@ -1,0 +1,9 @@
+//! Runs of pages: a size that is a multiple of a page, a reserved range that is committed, guarded and
+//! locked piece by piece, guarded runs, and pins. Nothing here allocates, panics or formats: it runs inside
+//! allocator callbacks.
+
+mod bytes;
+mod reservation;
+
+pub(crate) use bytes::PageBytes;
+pub(crate) use reservation::{GuardKind, Reservation};

@@ -1,0 +1,308 @@
+//! A reserved range of addresses, committed, guarded and locked piece by piece.
+//!
+//! ```text
+//! base                                                                        base + len
+//!  |  committed   |G|  committed   |G|        reserved: no access, no memory       |
+//!  '----------------- hints apply to all of it, once, at the start ----------------'
+//! ```
+//!
+//! Order matters: [`hint`](Reservation::hint) first, then guards, then [`lock`](Reservation::lock), since
+//! the kernel installs no guard in locked memory (Linux 6.13 to 6.18) and then an `mprotect` guard is made
+//! instead, which splits the mapping.
+
+// UNSAFETY: turns ranges of addresses that it owns into memory and back by system calls.
+#![expect(unsafe_code, reason = "calls the os contract on addresses that it owns, see UNSAFETY above")]
+
+use core::ptr::NonNull;
+
+use super::PageBytes;
+use crate::os::{self, Access, Errno, Hint, LockState};
+use crate::{Error, Operation};
+
+/// A reserved range of addresses. Dropping it leaves the range reserved: heaps keep theirs for the life of
+/// the process. All methods take `&self`, so many threads may work on different parts at once.
+///
+/// # Invariants
+///
+/// 1. `[base, base + len)` came from `os::reserve` and is not released while this value exists; `len > 0`.
+/// 2. `base` is a multiple of the page size.
+#[derive(Debug)]
+pub(crate) struct Reservation {
+    base: NonNull<u8>,
+    len: PageBytes,
+}
+
+// SAFETY: the range belongs to the process, not to a thread; the methods do nothing but system calls on it,
+// which may come from any thread.
+unsafe impl Send for Reservation {}
+
+// SAFETY: as for Send: through `&self` only system calls are made, which the kernel orders among themselves.
+unsafe impl Sync for Reservation {}
+
+/// What a guard is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum GuardKind {
+    /// A mark in the page table: costs no mapping, and outlasts a change of access.
+    Marker,
+    /// Pages without access: splits the mapping, and ends when access is given again.
+    NoAccess,
+}
+
+impl Reservation {
+    /// Reserves `wanted` bytes, or half, a quarter and so on down to `least` where the limit of addresses
+    /// (`RLIMIT_AS`, or `RLIMIT_MEMLOCK` under `mlockall(MCL_FUTURE)`) is too small.
+    pub(crate) fn new(wanted: PageBytes, least: PageBytes) -> Result<Self, Error> {
+        Self::new_aligned(wanted, least, PageBytes::one())
+    }
+
+    /// The same at a multiple of `align`, a power of two.
+    pub(crate) fn new_aligned(wanted: PageBytes, least: PageBytes, align: PageBytes) -> Result<Self, Error> {
+        let mut size = wanted;
+        loop {
+            let errno = match Self::try_aligned(size, align) {
+                Ok(reservation) => return Ok(reservation),
+                Err(errno) => errno,
+            };
+            let half = size.half();
+            let scarce = errno == Errno::NOMEM || errno == Errno::AGAIN;
+            if !scarce || half < least || half == PageBytes::ZERO {
+                return Err(failed(Operation::Reserve, errno, size));
+            }
+            size = half;
+        }
+    }
+
+    /// Reserves exactly `size` bytes at a multiple of `align` by reserving more and releasing both ends.
+    fn try_aligned(size: PageBytes, align: PageBytes) -> Result<Self, Errno> {
+        let surplus = align.checked_sub(PageBytes::one()).ok_or(Errno::INVAL)?;
+        let whole = size.checked_add(surplus).ok_or(Errno::NOMEM)?;
+        let start = os::reserve(whole.get())?;
+        // Under mlockall(MCL_FUTURE) the range was locked as it was made. It must not be: guards cannot be
+        // installed then, and all of it counts against the limit. Where it is not locked this does nothing.
+        // SAFETY: just reserved. A failure leaves it as it was, and shows when the first guard is made.
+        let _ = unsafe { os::unlock(start, whole.get()) };
+        let head = start.addr().get().wrapping_neg() & align.get().wrapping_sub(1);
+        // SAFETY: `start` is page-aligned, so `head <= align - page = surplus <= whole`.
+        let base = unsafe { start.add(head) };
+        if head > 0 {
+            // SAFETY: [start, start + head) was reserved above, and nothing knows its addresses. A failure
+            // leaves addresses reserved that nothing uses: no harm.
+            let _ = unsafe { os::release(start, head) };
+        }
+        let tail = surplus.get().wrapping_sub(head);
+        if tail > 0 {
+            // SAFETY: `head + size + tail == whole`, so the sum is within the range reserved above.
+            let end = unsafe { base.add(size.get()) };
+            // SAFETY: [end, end + tail) was reserved above, and nothing knows its addresses; as for the head.
+            let _ = unsafe { os::release(end, tail) };
+        }
+        Ok(Self { base, len: size })
+    }
+
+    /// Takes a range over that [`into_raw`](Self::into_raw) handed out.
+    ///
+    /// # Safety
+    ///
+    /// - `base` and `len` came from `into_raw`, and no other value owns the range.
+    pub(crate) const unsafe fn from_raw(base: NonNull<u8>, len: PageBytes) -> Self {
+        // By the promise of the caller, invariants 1 and 2 hold as they did before `into_raw`.
+        Self { base, len }
+    }
+
+    /// Hands the range out, to be kept in some other form.
+    pub(crate) const fn into_raw(self) -> (NonNull<u8>, PageBytes) {
+        (self.base, self.len)
+    }
+
+    /// The first address.
+    #[inline]
+    pub(crate) const fn base(&self) -> NonNull<u8> {
+        self.base
+    }
+
+    /// The size.
+    #[inline]
+    pub(crate) const fn len(&self) -> PageBytes {
+        self.len
+    }
+
+    /// Whether the address lies in the range: one subtraction and one compare.
+    #[inline]
+    pub(crate) fn contains(&self, address: usize) -> bool {
+        address.wrapping_sub(self.base.addr().get()) < self.len.get()
+    }
+
+    /// Tells the kernel how to treat the whole range.
+    pub(crate) fn hint(&self, hint: Hint) -> Result<(), Error> {
+        // SAFETY: the range is reserved (invariant 1).
+        unsafe { os::advise(self.base, self.len.get(), hint) }
+            .map_err(|errno| failed(Operation::Advise, errno, self.len))
+    }
+
+    /// Tells the kernel how to treat a part.
+    pub(crate) fn hint_part(&self, offset: PageBytes, len: PageBytes, hint: Hint) -> Result<(), Error> {
+        let start = self.part(Operation::Advise, offset, len)?;
+        // SAFETY: the part is reserved (invariant 1).
+        unsafe { os::advise(start, len.get(), hint) }.map_err(|errno| failed(Operation::Advise, errno, len))
+    }
+
+    /// Makes a part readable and writable. Marker guards in it stay guards.
+    pub(crate) fn commit(&self, offset: PageBytes, len: PageBytes) -> Result<(), Error> {
+        let start = self.part(Operation::Commit, offset, len)?;
+        // SAFETY: the part is reserved (invariant 1), and this access is the most there is.
+        unsafe { os::protect(start, len.get(), Access::ReadWrite) }
+            .map_err(|errno| failed(Operation::Commit, errno, len))
+    }
+
+    /// Takes all access to a part away. Its contents and its lock stay: wipe, and discard, first.
+    ///
+    /// # Safety
+    ///
+    /// - No reference into the part is used until it is committed again.
+    pub(crate) unsafe fn decommit(&self, offset: PageBytes, len: PageBytes) -> Result<(), Error> {
+        let start = self.part(Operation::Protect, offset, len)?;
+        // SAFETY: the part is reserved (invariant 1), and the caller answers for references.
+        unsafe { os::protect(start, len.get(), Access::None) }
+            .map_err(|errno| failed(Operation::Protect, errno, len))
+    }
+
+    /// Makes a part a guard, before it is locked, and tells of what kind.
+    ///
+    /// # Safety
+    ///
+    /// - No reference into the part is used from now on.
+    pub(crate) unsafe fn guard(&self, offset: PageBytes, len: PageBytes) -> Result<GuardKind, Error> {
+        let start = self.part(Operation::Guard, offset, len)?;
+        // SAFETY: the part is reserved (invariant 1), and the caller answers for references.
+        if unsafe { os::install_guard(start, len.get()) }.is_ok() {
+            return Ok(GuardKind::Marker);
+        }
+        // SAFETY: as above.
+        unsafe { os::protect(start, len.get(), Access::None) }
+            .map_err(|errno| failed(Operation::Guard, errno, len))?;
+        Ok(GuardKind::NoAccess)
+    }
+
+    /// Makes `count` guards of `len` bytes, the first at `offset`, one every `stride` bytes, in few system
+    /// calls. All are of the kind returned: after an error, or a marker refused halfway, none is trusted.
+    ///
+    /// # Safety
+    ///
+    /// - No reference into any of the guards is used from now on.
+    pub(crate) unsafe fn guard_each(
+        &self,
+        offset: PageBytes,
+        len: PageBytes,
+        stride: PageBytes,
+        count: usize,
+    ) -> Result<GuardKind, Error> {
+        let Some(last) = count.checked_sub(1) else { return Ok(GuardKind::Marker) };
+        let span = stride.checked_mul(last).and_then(|before| before.checked_add(len));
+        let span = span.ok_or_else(|| failed(Operation::Guard, Errno::INVAL, len))?;
+        let first = self.part(Operation::Guard, offset, span)?;
+        // SAFETY: all guards lie within `span`, which is reserved (invariant 1), and the caller answers for
+        // references.
+        if unsafe { os::install_guards(first, len.get(), stride.get(), count) }.is_ok() {
+            return Ok(GuardKind::Marker);
+        }
+        let mut guard = first;
+        for index in 0..count {
+            // SAFETY: the guard lies within `span`, as above.
+            unsafe { os::protect(guard, len.get(), Access::None) }
+                .map_err(|errno| failed(Operation::Guard, errno, len))?;
+            if index < last {
+                // SAFETY: guard `index + 1 <= last` starts within `span`.
+                guard = unsafe { guard.add(stride.get()) };
+            }
+        }
+        Ok(GuardKind::NoAccess)
+    }
+
+    /// Locks a part: each page stays in RAM from its first touch on. On an error nothing of it is locked.
+    pub(crate) fn lock(&self, offset: PageBytes, len: PageBytes) -> Result<(), Error> {
+        let start = self.part(Operation::Lock, offset, len)?;
+        // SAFETY: the part is reserved (invariant 1).
+        unsafe { os::lock(start, len.get()) }.map_err(|errno| {
+            // mlock(2) may fail halfway, and then leaves locked and charged what it did so far.
+            // SAFETY: as above.
+            let _ = unsafe { os::unlock(start, len.get()) };
+            failed(Operation::Lock, errno, len)
+        })
+    }
+
+    /// Unlocks a part. Its contents may be swapped from now on: wipe first.
+    pub(crate) fn unlock(&self, offset: PageBytes, len: PageBytes) -> Result<(), Error> {
+        let start = self.part(Operation::Lock, offset, len)?;
+        // SAFETY: the part is reserved (invariant 1).
+        unsafe { os::unlock(start, len.get()) }.map_err(|errno| failed(Operation::Lock, errno, len))
+    }
+
+    /// Gives the memory of a part back and keeps its access, hints, guards and lock. It reads as zero from now
+    /// on; the old pages go back unwiped, so wipe first, and unpin.
+    ///
+    /// # Safety
+    ///
+    /// - No reference into the part is used across the call.
+    pub(crate) unsafe fn discard(
+        &self,
+        offset: PageBytes,
+        len: PageBytes,
+        state: LockState,
+    ) -> Result<(), Error> {
+        let start = self.part(Operation::Advise, offset, len)?;
+        // SAFETY: the part is reserved (invariant 1), and the caller answers for references.
+        unsafe { os::discard(start, len.get(), state) }.map_err(|errno| failed(Operation::Advise, errno, len))
+    }
+
+    /// Tells which pages of a part are in RAM: the lowest bit of one byte a page. `out` needs that many bytes.
+    pub(crate) fn resident(&self, offset: PageBytes, len: PageBytes, out: &mut [u8]) -> Result<(), Error> {
+        let start = self.part(Operation::Advise, offset, len)?;
+        // SAFETY: the part is reserved (invariant 1).
+        unsafe { os::resident(start, len.get(), out) }.map_err(|errno| failed(Operation::Advise, errno, len))
+    }
+
+    /// Gives the whole range back to the system.
+    ///
+    /// # Safety
+    ///
+    /// - Nothing uses an address in the range any more, and no part of it is pinned.
+    pub(crate) unsafe fn release(self) -> Result<(), Error> {
+        // SAFETY: the range is reserved (invariant 1), this value ends here, and the caller answers for the
+        // rest.
+        unsafe { os::release(self.base, self.len.get()) }
+            .map_err(|errno| failed(Operation::Reserve, errno, self.len))
+    }
+
+    /// The start of a part; an error if the part is not within the range.
+    fn part(&self, operation: Operation, offset: PageBytes, len: PageBytes) -> Result<NonNull<u8>, Error> {
+        match offset.checked_add(len) {
+            // SAFETY: `offset <= offset + len <= self.len`, so the sum is within the range (invariant 1).
+            Some(end) if end <= self.len => Ok(unsafe { self.base.add(offset.get()) }),
+            _ => Err(failed(operation, Errno::INVAL, len)),
+        }
+    }
+}
+
+/// The error for a failed step on `len` bytes.
+#[cold]
+fn failed(operation: Operation, errno: Errno, len: PageBytes) -> Error {
+    let needed_bytes = len.get();
+    match operation {
+        Operation::Lock if matches!(errno, Errno::NOMEM | Errno::PERM | Errno::AGAIN) => {
+            match os::memlock_limit().soft {
+                Some(limit_bytes) => Error::LockLimit { needed_bytes, limit_bytes },
+                // Unlimited: it was something else, such as too many mappings.
+                None => Error::Os { operation, errno: errno.0 },
+            }
+        }
+        Operation::Reserve | Operation::Commit | Operation::Guard | Operation::Protect
+            if errno == Errno::NOMEM || errno == Errno::AGAIN =>
+        {
+            Error::AddressSpace { needed_bytes }
+        }
+        _ => Error::Os { operation, errno: errno.0 },
+    }
+}
+
+#[cfg(test)]
+mod tests;
