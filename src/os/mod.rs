@@ -21,6 +21,7 @@ use core::ptr::NonNull;
 
 mod errno;
 mod fake;
+mod ring;
 mod types;
 
 #[cfg(all(target_os = "linux", not(oubliette_portable)))]
@@ -29,6 +30,7 @@ mod linux;
 use linux as backend;
 
 pub(crate) use errno::{Errno, Result};
+pub(crate) use ring::Ring;
 pub(crate) use types::{Access, Call, Features, Hint, Limit, LockState, Support};
 
 /// The size of a page in bytes: a power of two, the same for the life of the process.
@@ -195,6 +197,11 @@ pub(crate) unsafe fn resident(ptr: NonNull<u8>, len: usize, out: &mut [u8]) -> R
 pub(crate) fn fill_random(out: &mut [u8]) -> Result<()> {
     fake::gate(Call::Random)?;
     backend::fill_random(out)
+}
+
+/// The number of this process: tells a child made by fork from its parent.
+pub(crate) fn process_id() -> u32 {
+    backend::process_id()
 }
 
 /// The limit of locked memory (`RLIMIT_MEMLOCK`). Unlimited where the system has no such limit.

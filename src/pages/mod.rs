@@ -3,7 +3,10 @@
 //! allocator callbacks.
 
 mod bytes;
+mod pins;
 mod reservation;
+mod slot_map;
 
 pub(crate) use bytes::PageBytes;
+pub(crate) use pins::{PinId, Pins, pins};
 pub(crate) use reservation::{GuardKind, Reservation};

@@ -1,4 +1,4 @@
-//! Page size and resource limits: `sysconf(3)`, `getrlimit(2)`.
+//! What this process is and may: `sysconf(3)`, `getpid(2)`, `getrlimit(2)`.
 
 use crate::os::Limit;
 
@@ -18,6 +18,13 @@ pub(in crate::os) fn page_size() -> usize {
     usize::try_from(size).unwrap_or(65_536)
 }
 
+/// `getpid`, getpid(2). By number, since glibc before 2.25 kept the parent's in a child made by clone(2).
+pub(in crate::os) fn process_id() -> u32 {
+    // SAFETY: the call has no arguments and cannot fail.
+    let id = unsafe { libc::syscall(libc::SYS_getpid) };
+    u32::try_from(id).unwrap_or(0)
+}
+
 /// `getrlimit(RLIMIT_MEMLOCK)`, getrlimit(2).
 pub(in crate::os) fn memlock_limit() -> Limit {
     limit(libc::RLIMIT_MEMLOCK)
@@ -26,6 +33,11 @@ pub(in crate::os) fn memlock_limit() -> Limit {
 /// `getrlimit(RLIMIT_AS)`, getrlimit(2).
 pub(in crate::os) fn address_space_limit() -> Limit {
     limit(libc::RLIMIT_AS)
+}
+
+/// `getrlimit(RLIMIT_NOFILE)`, getrlimit(2).
+pub(super) fn descriptor_limit() -> Limit {
+    limit(libc::RLIMIT_NOFILE)
 }
 
 fn limit(resource: libc::__rlimit_resource_t) -> Limit {

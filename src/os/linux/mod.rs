@@ -13,14 +13,16 @@ mod lock;
 mod map;
 mod probe;
 mod random;
+mod ring;
 
 pub(super) use abort::{abort_with, preserve_errno};
 pub(super) use advise::{advise, discard, install_guard, install_guards, resident};
-pub(super) use limits::{address_space_limit, memlock_limit, page_size};
+pub(super) use limits::{address_space_limit, memlock_limit, page_size, process_id};
 pub(super) use lock::{lock, unlock};
 pub(super) use map::{protect, release, reserve};
 pub(super) use probe::features;
 pub(super) use random::fill_random;
+pub(super) use ring::{ring_close, ring_is_alive, ring_new, ring_register, ring_unregister};
 
 use crate::os::{Errno, Result};
 
