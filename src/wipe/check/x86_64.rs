@@ -57,7 +57,6 @@ pub(crate) unsafe fn slot_is_zero(ptr: NonNull<u8>, len: usize) -> bool {
 /// * (length) `16 <= len <= 256`.
 #[inline(always)]
 unsafe fn small_is_zero(ptr: NonNull<u8>, len: usize) -> bool {
-    debug_assert!((16..=INLINE_BYTES).contains(&len), "small_is_zero takes 16 to 256 bytes");
     // SAFETY: (length): 16 bytes from either end.
     let mut sum = unsafe { ends(ptr, len, 0) };
     if len > 32 {
@@ -111,8 +110,24 @@ unsafe fn tiny_is_zero(ptr: NonNull<u8>, len: usize) -> bool {
 /// * (length) `len > 256`.
 #[inline(never)]
 unsafe fn large_is_zero(ptr: NonNull<u8>, len: usize) -> bool {
+    if Features::seen().has_avx2() {
+        // SAFETY: the processor has AVX2; the rest is forwarded.
+        unsafe { is_zero_avx2(ptr, len) }
+    } else {
+        // SAFETY: all is forwarded.
+        unsafe { large_is_zero_slow(ptr, len) }
+    }
+}
+
+/// The first time, and processors without AVX2.
+///
+/// # Safety
+/// * (valid for reads), (length) as for [`large_is_zero`].
+#[cold]
+#[inline(never)]
+unsafe fn large_is_zero_slow(ptr: NonNull<u8>, len: usize) -> bool {
     if Features::get().has_avx2() {
-        // SAFETY: AVX2 was just found; the rest is forwarded.
+        // SAFETY: the processor has AVX2; the rest is forwarded.
         unsafe { is_zero_avx2(ptr, len) }
     } else {
         // SAFETY: all is forwarded.
@@ -126,23 +141,19 @@ unsafe fn large_is_zero(ptr: NonNull<u8>, len: usize) -> bool {
 /// * (valid for reads) as for [`is_zero`].
 /// * (length) `len >= 64`.
 unsafe fn is_zero_sse2(ptr: NonNull<u8>, len: usize) -> bool {
-    let last = len - 64;
-    let mut offset = 0;
-    loop {
-        // SAFETY: `offset <= last`, so 64 bytes follow.
-        let step = unsafe { ptr.add(offset) };
-        // SAFETY: as above: two times 16 bytes from each end of the 64.
-        let outer = unsafe { ends(step, 64, 0) };
-        // SAFETY: as above.
-        let inner = unsafe { ends(step, 64, 16) };
-        if !all_zero(or(outer, inner)) {
+    let mut step = ptr;
+    // SAFETY: inside by (length).
+    let last = unsafe { ptr.add(len - 64) };
+    while step < last {
+        // SAFETY: `step` is below `last`, where 64 bytes begin.
+        if !unsafe { small_is_zero(step, 64) } {
             return false;
         }
-        if offset == last {
-            return true;
-        }
-        offset = (offset + 64).min(last);
+        // SAFETY: below `last + 64`, the end.
+        step = unsafe { step.add(64) };
     }
+    // SAFETY: 64 bytes begin here.
+    unsafe { small_is_zero(last, 64) }
 }
 
 /// 128 bytes a step, an early exit behind each, the last step overlapping.
@@ -150,31 +161,41 @@ unsafe fn is_zero_sse2(ptr: NonNull<u8>, len: usize) -> bool {
 /// # Safety
 /// * (valid for reads) as for [`is_zero`].
 /// * (length) `len >= 128`.
-/// * (AVX2) the processor has it.
+/// * (AVX2) the processor has it, and the operating system saves its registers.
 #[target_feature(enable = "avx2")]
 unsafe fn is_zero_avx2(ptr: NonNull<u8>, len: usize) -> bool {
-    let last = len - 128;
-    let mut offset = 0;
-    loop {
-        // SAFETY: `offset <= last`, so 128 bytes follow.
-        let step: NonNull<__m256i> = unsafe { ptr.add(offset) }.cast();
-        // SAFETY: as above, bytes 0..32 of the 128.
-        let a = unsafe { _mm256_loadu_si256(step.as_ptr()) };
-        // SAFETY: as above, bytes 32..64.
-        let b = unsafe { _mm256_loadu_si256(step.as_ptr().wrapping_add(1)) };
-        // SAFETY: as above, bytes 64..96.
-        let c = unsafe { _mm256_loadu_si256(step.as_ptr().wrapping_add(2)) };
-        // SAFETY: as above, bytes 96..128.
-        let d = unsafe { _mm256_loadu_si256(step.as_ptr().wrapping_add(3)) };
-        let sum = _mm256_or_si256(_mm256_or_si256(a, b), _mm256_or_si256(c, d));
-        if _mm256_testz_si256(sum, sum) == 0 {
+    let mut step = ptr;
+    // SAFETY: inside by (length).
+    let last = unsafe { ptr.add(len - 128) };
+    while step < last {
+        // SAFETY: `step` is below `last`, where 128 bytes begin.
+        if !unsafe { step_is_zero_avx2(step) } {
             return false;
         }
-        if offset == last {
-            return true;
-        }
-        offset = (offset + 128).min(last);
+        // SAFETY: below `last + 128`, the end.
+        step = unsafe { step.add(128) };
     }
+    // SAFETY: 128 bytes begin here.
+    unsafe { step_is_zero_avx2(last) }
+}
+
+/// # Safety
+/// * (valid for reads) as for [`is_zero`], of 128 bytes.
+/// * (AVX2) as for `is_zero_avx2`.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn step_is_zero_avx2(step: NonNull<u8>) -> bool {
+    let lanes: *const __m256i = step.as_ptr().cast();
+    // SAFETY: bytes 0..32 of the 128.
+    let a = unsafe { _mm256_loadu_si256(lanes) };
+    // SAFETY: bytes 32..64.
+    let b = unsafe { _mm256_loadu_si256(lanes.wrapping_add(1)) };
+    // SAFETY: bytes 64..96.
+    let c = unsafe { _mm256_loadu_si256(lanes.wrapping_add(2)) };
+    // SAFETY: bytes 96..128.
+    let d = unsafe { _mm256_loadu_si256(lanes.wrapping_add(3)) };
+    let sum = _mm256_or_si256(_mm256_or_si256(a, b), _mm256_or_si256(c, d));
+    _mm256_testz_si256(sum, sum) == 1
 }
 
 /// The 16 bytes that begin at `depth`, or-ed with the 16 that end `depth` before the end.

@@ -6,12 +6,17 @@
 #![expect(clippy::arithmetic_side_effects, reason = "distances inside one range, which cannot exceed isize")]
 
 use core::arch::asm;
-use core::arch::x86_64::{__m128i, _mm_setzero_si128};
 use core::ptr::NonNull;
 
 use super::LINE_BYTES;
 use crate::wipe::cpu::Features;
-use crate::wipe::{Instruction, Reach, zero};
+use crate::wipe::zero::{stream, zero, zeros};
+use crate::wipe::{Instruction, Reach};
+
+/// From here on zeros go around the caches. Measured on Zen 4, a dirty range: equal at 1 MiB, 97 against
+/// 155 us at 4 MiB, 325 against 650 us at 16 MiB; below, the stores through the cache win, and `clwb` keeps
+/// the lines there for whoever gets the memory next.
+const STREAM_BYTES: usize = 1 << 20;
 
 /// How far a flush gets.
 pub(crate) fn reach() -> Reach {
@@ -23,13 +28,18 @@ pub(crate) fn reach() -> Reach {
 /// # Safety
 /// * (valid for writes) `ptr` is valid for writes of `len` bytes, and nobody else accesses them meanwhile.
 pub(crate) unsafe fn zero_and_flush(ptr: NonNull<u8>, len: usize) {
-    match instruction() {
-        // SAFETY: `instruction` found it; (valid for writes) is forwarded.
-        Instruction::Clwb => unsafe { zero_and_flush_lines::<Clwb>(ptr, len) },
-        // SAFETY: as above.
-        Instruction::Clflushopt => unsafe { zero_and_flush_lines::<Clflushopt>(ptr, len) },
-        // SAFETY: every x86-64 processor has `clflush`; (valid for writes) is forwarded.
-        _ => unsafe { zero_and_flush_lines::<Clflush>(ptr, len) },
+    if len >= STREAM_BYTES && Features::get().has_evicting_stores() {
+        // SAFETY: (valid for writes) is forwarded; the length is checked.
+        unsafe { stream_and_flush(ptr, len) };
+    } else {
+        match instruction() {
+            // SAFETY: `instruction` found it; (valid for writes) is forwarded.
+            Instruction::Clwb => unsafe { zero_and_flush_lines::<Clwb>(ptr, len) },
+            // SAFETY: as above.
+            Instruction::Clflushopt => unsafe { zero_and_flush_lines::<Clflushopt>(ptr, len) },
+            // SAFETY: every x86-64 processor has `clflush`; (valid for writes) is forwarded.
+            _ => unsafe { zero_and_flush_lines::<Clflush>(ptr, len) },
+        }
     }
     fence();
 }
@@ -132,42 +142,73 @@ impl LineFlush for Clflush {
     }
 }
 
+/// Zeroes a large range around the caches; its first and its last line go through them and are flushed.
+///
+/// # Safety
+/// * (valid for writes) as for [`zero_and_flush`].
+/// * (length) `len >= STREAM_BYTES`.
+unsafe fn stream_and_flush(ptr: NonNull<u8>, len: usize) {
+    // SAFETY: all is forwarded.
+    unsafe { stream(ptr, len) };
+    // SAFETY: the line of the first byte of the range is mapped.
+    unsafe { write_back_line(ptr) };
+    // SAFETY: inside the range, by (length).
+    let last = unsafe { ptr.add(len - 1) };
+    // SAFETY: the line of the last byte of the range is mapped.
+    unsafe { write_back_line(last) };
+}
+
 /// Stores and flushes, line by line, so that the flushes run under the stores that follow.
 ///
 /// # Safety
 /// * (valid for writes) as for [`zero_and_flush`].
 /// * (exists) the processor has `F`'s instruction.
 unsafe fn zero_and_flush_lines<F: LineFlush>(ptr: NonNull<u8>, len: usize) {
-    let first = ptr.as_ptr();
-    let head = (first.addr().wrapping_neg() % LINE_BYTES).min(len);
-    if head != 0 {
-        // SAFETY: (valid for writes), `head <= len`.
-        unsafe { zero(ptr, head) };
-        // SAFETY: the line holds bytes of the range, so it is mapped; (exists) is forwarded.
-        unsafe { F::flush(first) };
-    }
+    let head = (ptr.as_ptr().addr().wrapping_neg() % LINE_BYTES).min(len);
     let tail = (len - head) % LINE_BYTES;
-    let end = first.wrapping_add(len - tail);
-    let mut line = first.wrapping_add(head);
+    // SAFETY: `head <= len`; (exists) is forwarded.
+    unsafe { zero_and_flush_part::<F>(ptr, head) };
+    // SAFETY: `head <= len`.
+    let mut line = unsafe { ptr.add(head) }.as_ptr();
+    let end = line.wrapping_add(len - head - tail);
     let z = zeros();
     while line < end {
         // SAFETY: a whole line inside the range, aligned to 64.
         unsafe {
-            asm!("movaps [{p}], {z}", "movaps [{p} + 16], {z}", "movaps [{p} + 32], {z}", "movaps [{p} + 48], {z}",
-                 p = in(reg) line, z = in(xmm_reg) z, options(nostack, preserves_flags));
+            asm!(
+                "movaps [{p}], {z}",
+                "movaps [{p} + 16], {z}",
+                "movaps [{p} + 32], {z}",
+                "movaps [{p} + 48], {z}",
+                p = in(reg) line,
+                z = in(xmm_reg) z,
+                options(nostack, preserves_flags),
+            );
         }
         // SAFETY: as above; (exists) is forwarded.
         unsafe { F::flush(line) };
         line = line.wrapping_add(LINE_BYTES);
     }
-    if tail != 0 {
-        // SAFETY: `len - tail <= len`.
-        let rest = unsafe { ptr.add(len - tail) };
-        // SAFETY: (valid for writes): the last `tail` bytes of the range.
-        unsafe { zero(rest, tail) };
-        // SAFETY: the line holds bytes of the range, so it is mapped; (exists) is forwarded.
-        unsafe { F::flush(rest.as_ptr()) };
+    // SAFETY: `tail <= len`.
+    let rest = unsafe { ptr.add(len - tail) };
+    // SAFETY: the last `tail` bytes of the range; (exists) is forwarded.
+    unsafe { zero_and_flush_part::<F>(rest, tail) };
+}
+
+/// Fewer than 64 bytes, all in one line.
+///
+/// # Safety
+/// * (valid for writes) as for [`zero_and_flush`], and all bytes are in one line.
+/// * (exists) the processor has `F`'s instruction.
+#[inline(never)]
+unsafe fn zero_and_flush_part<F: LineFlush>(ptr: NonNull<u8>, len: usize) {
+    if len == 0 {
+        return;
     }
+    // SAFETY: (valid for writes) is forwarded.
+    unsafe { zero(ptr, len) };
+    // SAFETY: the line holds bytes of the range, so it is mapped; (exists) is forwarded.
+    unsafe { F::flush(ptr.as_ptr()) };
 }
 
 /// # Safety
@@ -184,11 +225,4 @@ unsafe fn write_back_lines<F: LineFlush>(ptr: NonNull<u8>, len: usize) {
         unsafe { F::flush(line) };
         line = line.wrapping_add(LINE_BYTES);
     }
-}
-
-/// A register of zeros.
-#[inline(always)]
-fn zeros() -> __m128i {
-    // SAFETY: SSE2 is part of x86-64.
-    unsafe { _mm_setzero_si128() }
 }
