@@ -14,6 +14,9 @@ mod wipe;
 #[allow(dead_code, unused_imports, reason = "used by heap/")]
 mod pages;
 
+#[cfg(feature = "fault-injection")]
+pub mod fault;
+
 pub use error::{Error, Operation};
 pub use policy::{Backing, Flush, Fork, Lock, Policy};
 pub use wipe::{Instruction, Reach, wipe, wipe_value};

@@ -19,8 +19,9 @@
 
 use core::ptr::NonNull;
 
+pub(crate) mod call;
 mod errno;
-mod fake;
+pub(crate) mod fake;
 mod ring;
 mod types;
 
@@ -29,9 +30,10 @@ mod linux;
 #[cfg(all(target_os = "linux", not(oubliette_portable)))]
 use linux as backend;
 
+pub(crate) use call::Call;
 pub(crate) use errno::{Errno, Result};
 pub(crate) use ring::Ring;
-pub(crate) use types::{Access, Call, Features, Hint, Limit, LockState, Support};
+pub(crate) use types::{Access, Features, Hint, Limit, LockState, Support};
 
 /// The size of a page in bytes: a power of two, the same for the life of the process.
 #[inline]
@@ -216,7 +218,7 @@ pub(crate) fn address_space_limit() -> Limit {
 
 /// What this system offers, probed on a scratch page at the first call and kept.
 pub(crate) fn features() -> Features {
-    backend::features()
+    fake::adjust(backend::features())
 }
 
 /// Writes `oubliette: `, the message and a line end to the standard error, then aborts the process.

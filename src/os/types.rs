@@ -37,7 +37,7 @@ pub(crate) enum Hint {
 /// Whether a range is locked, for primitives that work differently then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LockState {
-    /// Locked by [`lock`](super::lock).
+    /// Locked by [`lock`](crate::os::lock).
     Locked,
     /// Not locked.
     Unlocked,
@@ -79,35 +79,4 @@ pub(crate) struct Features {
     /// Pins by io_uring (Linux 5.19): known once the first ring was asked for, since a sandbox may kill a
     /// process for asking.
     pub(crate) io_uring: Support,
-}
-
-/// A kind of call, for fault injection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Call {
-    /// [`reserve`](super::reserve)
-    Reserve,
-    /// [`release`](super::release)
-    Release,
-    /// [`protect`](super::protect)
-    Protect,
-    /// [`install_guard`](super::install_guard) and [`install_guards`](super::install_guards)
-    InstallGuard,
-    /// [`lock`](super::lock)
-    Lock,
-    /// [`unlock`](super::unlock)
-    Unlock,
-    /// [`advise`](super::advise)
-    Advise,
-    /// [`discard`](super::discard)
-    Discard,
-    /// [`resident`](super::resident)
-    Resident,
-    /// [`fill_random`](super::fill_random)
-    Random,
-    /// [`Ring::new`](super::Ring::new)
-    RingSetup,
-    /// [`Ring::register`](super::Ring::register)
-    RingRegister,
-    /// [`Ring::unregister`](super::Ring::unregister)
-    RingUnregister,
 }

@@ -1,0 +1,59 @@
+//! The kinds of calls of the contract, by which tests name the one that is to fail.
+
+/// A kind of call, for fault injection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "fault-injection", non_exhaustive)]
+#[cfg_attr(not(feature = "fault-injection"), expect(unreachable_pub, reason = "exported by `fault`"))]
+pub enum Call {
+    /// Reserving addresses.
+    Reserve,
+    /// Giving addresses back.
+    Release,
+    /// Changing the access to pages.
+    Protect,
+    /// Installing guards that cost no mapping, one or many.
+    InstallGuard,
+    /// Locking pages in RAM.
+    Lock,
+    /// Unlocking them.
+    Unlock,
+    /// Telling the kernel how to treat pages.
+    Advise,
+    /// Giving memory back while keeping the addresses.
+    Discard,
+    /// Asking which pages are in RAM.
+    Resident,
+    /// Reading random bytes.
+    Random,
+    /// Making a table of pins.
+    RingSetup,
+    /// Pinning a range.
+    RingRegister,
+    /// Unpinning a range.
+    RingUnregister,
+}
+
+impl Call {
+    /// Every kind, each at its [`index`](Self::index).
+    pub(crate) const ALL: [Self; 13] = [
+        Self::Reserve,
+        Self::Release,
+        Self::Protect,
+        Self::InstallGuard,
+        Self::Lock,
+        Self::Unlock,
+        Self::Advise,
+        Self::Discard,
+        Self::Resident,
+        Self::Random,
+        Self::RingSetup,
+        Self::RingRegister,
+        Self::RingUnregister,
+    ];
+
+    /// Its place in [`ALL`](Self::ALL).
+    #[expect(clippy::as_conversions, reason = "the discriminant of a fieldless enum")]
+    pub(crate) const fn index(self) -> usize {
+        self as usize
+    }
+}
