@@ -231,3 +231,27 @@ fn all_zero(value: __m128i) -> bool {
     // SAFETY: as above.
     unsafe { _mm_movemask_epi8(equal) == 0xFFFF }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wipe::tests::expect_checked;
+
+    #[test]
+    fn every_variant_matches_the_oracle() {
+        for len in (128..=420).chain([1023, 1024, 1025]) {
+            for shift in [0, 1, 31] {
+                // SAFETY: the oracle hands over bytes that it owns.
+                expect_checked(len, shift, |ptr, len| unsafe { is_zero_sse2(ptr, len) });
+                if Features::get().has_avx2() {
+                    // SAFETY: as above; AVX2 was found.
+                    expect_checked(len, shift, |ptr, len| unsafe { is_zero_avx2(ptr, len) });
+                }
+                if len > INLINE_BYTES {
+                    // SAFETY: as above.
+                    expect_checked(len, shift, |ptr, len| unsafe { large_is_zero_slow(ptr, len) });
+                }
+            }
+        }
+    }
+}

@@ -226,3 +226,50 @@ unsafe fn write_back_lines<F: LineFlush>(ptr: NonNull<u8>, len: usize) {
         line = line.wrapping_add(LINE_BYTES);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wipe::tests::{expect_zeroed, expect_zeroed_at_every_size};
+
+    /// The oracle for one instruction, and every line of a range written back by it.
+    fn check<F: LineFlush>() {
+        // SAFETY: the oracle hands over bytes that it owns; the callers found the instruction.
+        expect_zeroed_at_every_size(0, |ptr, len| unsafe { zero_and_flush_lines::<F>(ptr, len) });
+        // SAFETY: as above.
+        expect_zeroed(0, 3, |ptr, _| unsafe { write_back_lines::<F>(ptr, 300) });
+    }
+
+    #[test]
+    fn clwb_matches_the_oracle() {
+        if Features::get().has_clwb() {
+            check::<Clwb>();
+        }
+    }
+
+    #[test]
+    fn clflushopt_matches_the_oracle() {
+        if Features::get().has_clflushopt() {
+            check::<Clflushopt>();
+        }
+    }
+
+    #[test]
+    fn clflush_matches_the_oracle() {
+        check::<Clflush>();
+    }
+
+    #[test]
+    fn streaming_matches_the_oracle() {
+        for shift in [0, 1, 63] {
+            // SAFETY: the oracle hands over bytes that it owns.
+            expect_zeroed(STREAM_BYTES, shift, |ptr, len| unsafe { stream_and_flush(ptr, len) });
+        }
+    }
+
+    #[test]
+    fn the_slow_path_writes_back_too() {
+        // SAFETY: the oracle hands over bytes that it owns.
+        expect_zeroed(0, 3, |ptr, _| unsafe { write_back_line_slow(ptr) });
+    }
+}

@@ -201,3 +201,35 @@ pub(in crate::wipe) fn zeros() -> __m128i {
     // SAFETY: SSE2 is part of x86-64.
     unsafe { _mm_setzero_si128() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wipe::tests::{expect_zeroed, expect_zeroed_at_every_size};
+
+    #[test]
+    fn sse2_matches_the_oracle() {
+        // SAFETY: the oracle hands over bytes that it owns.
+        expect_zeroed_at_every_size(64, |ptr, len| unsafe { sse2::zero(ptr, len) });
+        // SAFETY: as above.
+        expect_zeroed_at_every_size(64, |ptr, len| unsafe { sse2::stream(ptr, len) });
+    }
+
+    #[test]
+    fn avx2_matches_the_oracle() {
+        if Features::get().has_avx2() {
+            // SAFETY: the oracle hands over bytes that it owns; AVX2 was found.
+            expect_zeroed_at_every_size(128, |ptr, len| unsafe { avx2::zero(ptr, len) });
+            // SAFETY: as above.
+            expect_zeroed_at_every_size(128, |ptr, len| unsafe { avx2::stream(ptr, len) });
+        }
+    }
+
+    #[test]
+    fn the_slow_path_matches_the_oracle() {
+        for len in [257, 1000, STREAM_BYTES] {
+            // SAFETY: the oracle hands over bytes that it owns.
+            expect_zeroed(len, 5, |ptr, len| unsafe { zero_large_slow(ptr, len) });
+        }
+    }
+}
