@@ -1,7 +1,7 @@
 //! Every system call of the crate, as one contract.
 //!
 //! Each primitive is documented here: what must hold before, what it returns, and what it does to the
-//! contents of the pages. A backend offers the same names and nothing else: [`linux`] on Linux, `portable`
+//! contents of the pages. A backend offers the same names and nothing else: `linux` on Linux, `portable`
 //! elsewhere (and on Linux under `--cfg oubliette_portable`, so that it is compiled and tested there).
 //! Policy lives above, in `pages/`.
 //!
@@ -29,6 +29,10 @@ mod types;
 mod linux;
 #[cfg(all(target_os = "linux", not(oubliette_portable)))]
 use linux as backend;
+#[cfg(not(all(target_os = "linux", not(oubliette_portable))))]
+mod portable;
+#[cfg(not(all(target_os = "linux", not(oubliette_portable))))]
+use portable as backend;
 
 pub(crate) use call::Call;
 pub(crate) use errno::{Errno, Result};
@@ -165,7 +169,7 @@ pub(crate) unsafe fn advise(ptr: NonNull<u8>, len: usize, hint: Hint) -> Result<
 
 /// Gives the memory of a range back and keeps the addresses, the access, the hints and the lock.
 ///
-/// - Before: not pinned (the pin would stay on the old page).
+/// - Before: readable and writable, and not pinned (the pin would stay on the old page).
 /// - Contents: zero at the next touch. The old pages are not wiped by this call: wipe first.
 /// - Result: after an error the contents are kept, or zero; the lock may be lost where the system needs
 ///   to take it off for a moment (Linux before 5.18), and the error is then that of locking again.
@@ -203,7 +207,7 @@ pub(crate) fn fill_random(out: &mut [u8]) -> Result<()> {
 
 /// The number of this process: tells a child made by fork from its parent.
 pub(crate) fn process_id() -> u32 {
-    backend::process_id()
+    std::process::id()
 }
 
 /// The limit of locked memory (`RLIMIT_MEMLOCK`). Unlimited where the system has no such limit.

@@ -1,4 +1,4 @@
-//! What this process is and may: `sysconf(3)`, `getpid(2)`, `getrlimit(2)`.
+//! What this process is and may: `sysconf(3)`, `getrlimit(2)`.
 
 use crate::os::Limit;
 
@@ -16,13 +16,6 @@ pub(in crate::os) fn page_size() -> usize {
     // SAFETY: the call only reads a constant of the process.
     let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
     usize::try_from(size).unwrap_or(65_536)
-}
-
-/// `getpid`, getpid(2). By number, since glibc before 2.25 kept the parent's in a child made by clone(2).
-pub(in crate::os) fn process_id() -> u32 {
-    // SAFETY: the call has no arguments and cannot fail.
-    let id = unsafe { libc::syscall(libc::SYS_getpid) };
-    u32::try_from(id).unwrap_or(0)
 }
 
 /// `getrlimit(RLIMIT_MEMLOCK)`, getrlimit(2).

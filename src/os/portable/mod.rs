@@ -1,0 +1,124 @@
+//! The contract on macOS, the BSDs and Windows, and on Linux under `--cfg oubliette_portable`, where it is
+//! compiled and tested with the rest.
+//!
+//! What there is everywhere: reserved ranges, access, locking, random bytes. What there is not is refused
+//! with `NOSYS`, so that the layers above step down and say so: guards that cost no mapping, locking on
+//! fault, pins, residency. Memory that is discarded is zeroed but kept.
+
+// UNSAFETY: system calls take raw addresses and change the memory behind them.
+#![expect(unsafe_code, reason = "makes system calls on raw addresses, see UNSAFETY above")]
+
+use core::ptr::NonNull;
+
+use super::{Errno, Features, LockState, Result, Ring, Support};
+
+#[cfg(unix)]
+mod unix;
+#[cfg(unix)]
+pub(super) use unix::{
+    abort_with, address_space_limit, advise, lock, memlock_limit, page_size, preserve_errno, protect,
+    release, reserve, unlock,
+};
+
+#[cfg(windows)]
+mod windows;
+#[cfg(windows)]
+pub(super) use windows::{
+    abort_with, address_space_limit, advise, lock, memlock_limit, page_size, preserve_errno, protect,
+    release, reserve, unlock,
+};
+
+/// There is none.
+///
+/// # Safety
+///
+/// None needed.
+pub(super) const unsafe fn install_guard(_ptr: NonNull<u8>, _len: usize) -> Result<()> {
+    Err(Errno::NOSYS)
+}
+
+/// There are none.
+///
+/// # Safety
+///
+/// None needed.
+pub(super) const unsafe fn install_guards(
+    _first: NonNull<u8>,
+    _len: usize,
+    _stride: usize,
+    _count: usize,
+) -> Result<()> {
+    Err(Errno::NOSYS)
+}
+
+/// Writes zeros and keeps the memory: what `madvise` promises about the contents differs between systems
+/// (`MADV_DONTNEED` keeps them on macOS and the BSDs), and a fresh mapping in its place would lose the hints.
+///
+/// # Safety
+///
+/// As for `os::discard`.
+pub(super) unsafe fn discard(ptr: NonNull<u8>, len: usize, _state: LockState) -> Result<()> {
+    // SAFETY: the caller promises that the range is its own, readable and writable, and that no reference
+    // into it is used across the call.
+    unsafe { ptr.write_bytes(0, len) };
+    Ok(())
+}
+
+/// There is no answer that all systems give.
+///
+/// # Safety
+///
+/// None needed.
+pub(super) const unsafe fn resident(_ptr: NonNull<u8>, _len: usize, _out: &mut [u8]) -> Result<()> {
+    Err(Errno::NOSYS)
+}
+
+/// The `getrandom` crate: the system's own generator.
+pub(super) fn fill_random(out: &mut [u8]) -> Result<()> {
+    getrandom::fill(out).map_err(|error| error.raw_os_error().map_or(Errno::NOSYS, Errno))
+}
+
+/// Only what every system has.
+pub(super) const fn features() -> Features {
+    const NONE: Support = Support::No(Errno::NOSYS);
+    Features {
+        guard_install: NONE,
+        process_madvise: NONE,
+        lock_on_fault: NONE,
+        dontneed_locked: NONE,
+        wipe_on_fork: NONE,
+        io_uring: NONE,
+    }
+}
+
+/// There are no pins.
+pub(super) const fn ring_new(_slots: u32) -> Result<Ring> {
+    Err(Errno::NOSYS)
+}
+
+/// There are no pins.
+///
+/// # Safety
+///
+/// None needed.
+pub(super) const unsafe fn ring_register(
+    _ring: Ring,
+    _slot: u32,
+    _ptr: NonNull<u8>,
+    _len: usize,
+) -> Result<()> {
+    Err(Errno::BADF)
+}
+
+/// There are no pins.
+pub(super) const fn ring_unregister(_ring: Ring, _slot: u32) -> Result<()> {
+    Err(Errno::BADF)
+}
+
+/// There are no pins.
+pub(super) const fn ring_is_alive(_ring: Ring) -> bool {
+    false
+}
+
+/// There are no pins.
+pub(super) const fn ring_close(_ring: Ring) {}
