@@ -2,6 +2,17 @@
 //!
 //! See the README for what it protects and what it does not.
 
+#![cfg_attr(
+    test,
+    allow(
+        clippy::arithmetic_side_effects,
+        clippy::as_conversions,
+        clippy::indexing_slicing,
+        clippy::unwrap_used,
+        reason = "unit tests may panic: that is how they fail"
+    )
+)]
+
 mod error;
 mod policy;
 #[allow(dead_code, unused_imports, reason = "used by heap/")]
@@ -13,6 +24,9 @@ mod wipe;
 
 #[allow(dead_code, unused_imports, reason = "used by heap/")]
 mod pages;
+
+#[allow(dead_code, reason = "used by secret/ and global/")]
+mod heap;
 
 #[cfg(feature = "fault-injection")]
 pub mod fault;

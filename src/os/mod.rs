@@ -215,6 +215,11 @@ pub(crate) fn memlock_limit() -> Limit {
     backend::memlock_limit()
 }
 
+/// Whether this thread may lock more than [`memlock_limit`] says (`CAP_IPC_LOCK` on Linux).
+pub(crate) fn may_exceed_memlock_limit() -> bool {
+    backend::may_exceed_memlock_limit()
+}
+
 /// The limit of address space (`RLIMIT_AS`). Unlimited where the system has no such limit.
 pub(crate) fn address_space_limit() -> Limit {
     backend::address_space_limit()

@@ -33,6 +33,22 @@ pub(super) fn descriptor_limit() -> Limit {
     limit(libc::RLIMIT_NOFILE)
 }
 
+/// `capget(2)`: whether the thread has `CAP_IPC_LOCK`, which lifts `RLIMIT_MEMLOCK` (mlock(2)). In a user
+/// namespace of its own the capability does not count; then a lock fails, and the caller goes by that.
+pub(in crate::os) fn may_exceed_memlock_limit() -> bool {
+    /// `_LINUX_CAPABILITY_VERSION_3` and `CAP_IPC_LOCK`, linux/capability.h.
+    const VERSION: u32 = 0x2008_0522;
+    const IPC_LOCK: u32 = 14;
+    let mut header = [VERSION, 0];
+    // Two sets of effective, permitted and inheritable capabilities, 32 bits each.
+    let mut data = [0_u32; 6];
+    // SAFETY: the kernel reads two words from `header` and writes six to `data` (capget(2)); thread 0 is the
+    // calling one.
+    let result = unsafe { libc::syscall(libc::SYS_capget, header.as_mut_ptr(), data.as_mut_ptr()) };
+    let [effective, ..] = data;
+    result == 0 && effective & (1 << IPC_LOCK) != 0
+}
+
 fn limit(resource: libc::__rlimit_resource_t) -> Limit {
     let mut limits = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
     // SAFETY: the kernel writes one `rlimit` to `limits`. It cannot fail: the resource is known and the

@@ -17,7 +17,7 @@ mod ring;
 
 pub(super) use abort::{abort_with, preserve_errno};
 pub(super) use advise::{advise, discard, install_guard, install_guards, resident};
-pub(super) use limits::{address_space_limit, memlock_limit, page_size};
+pub(super) use limits::{address_space_limit, may_exceed_memlock_limit, memlock_limit, page_size};
 pub(super) use lock::{lock, unlock};
 pub(super) use map::{protect, release, reserve};
 pub(super) use probe::features;

@@ -1,0 +1,186 @@
+//! Size classes: which slot a request gets. Pure arithmetic, all of it computed at compile time.
+//!
+//! A slot holds the block, its slack and a canary in its last eight bytes, so a slot of `n` bytes serves
+//! requests of up to `n - 8`. Sizes go up in steps of an eighth to a quarter and sit 16 bytes above the
+//! powers of two, because requests of exactly a power of two are the commonest of all.
+
+#![cfg_attr(
+    not(test),
+    expect(
+        clippy::arithmetic_side_effects,
+        clippy::indexing_slicing,
+        clippy::as_conversions,
+        reason = "evaluated at compile time, or on values bounded by the tables checked there"
+    )
+)]
+
+use super::geometry::{GRANULE_BYTES, PAYLOAD_BYTES};
+
+/// Bytes of canary behind every block.
+pub(crate) const CANARY_BYTES: usize = 8;
+
+/// How the slots of one class lie in a slab.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Class {
+    /// Bytes of a slot, canary included: a multiple of 16.
+    pub(crate) slot_bytes: u32,
+    /// Offset of the first slot in its slab: at least 16, so that eight bytes before any block can be read.
+    pub(crate) first_bytes: u32,
+    /// Slots in a slab.
+    pub(crate) nr_slots: u32,
+    /// Free slots that a thread keeps at hand.
+    pub(crate) stash_len: u32,
+    /// Freed slots that a thread holds back, less one: a power of two less one.
+    pub(crate) quarantine_mask: u32,
+}
+
+/// Classes for alignments up to 16.
+const NR_PLAIN: usize = 37;
+/// Classes whose slots are aligned to their own size.
+const NR_ALIGNED: usize = 8;
+/// All classes.
+pub(crate) const NR_CLASSES: usize = NR_PLAIN + NR_ALIGNED;
+/// Most slots in a stash.
+pub(crate) const STASH_MAX: usize = 64;
+/// Most slots in a quarantine.
+pub(crate) const QUARANTINE_MAX: usize = 16;
+
+const PLAIN_SLOTS: [u32; NR_PLAIN] = [
+    32, 48, 64, 80, 96, 112, 128, 144, 176, 208, 240, 272, 336, 400, 464, 528, 656, 784, 912, 1040, 1296,
+    1552, 1808, 2064, 2576, 3088, 3600, 4112, 5104, 6128, 7664, 8768, 10224, 12272, 15344, 20448, 30688,
+];
+const ALIGNED_SLOTS: [u32; NR_ALIGNED] = [64, 128, 256, 512, 1024, 2048, 4096, 8192];
+
+/// Largest block that lives in a slab, for alignments up to 16.
+pub(crate) const SLAB_MAX_BYTES: usize = PLAIN_SLOTS[NR_PLAIN - 1] as usize - CANARY_BYTES;
+/// Alignment that every block has.
+pub(crate) const PLAIN_ALIGN: usize = GRANULE_BYTES;
+
+pub(crate) static CLASSES: [Class; NR_CLASSES] = classes();
+
+const fn classes() -> [Class; NR_CLASSES] {
+    let mut all = [class(32, 16); NR_CLASSES];
+    let mut i = 0;
+    while i < NR_PLAIN {
+        all[i] = class(PLAIN_SLOTS[i], GRANULE_BYTES as u32);
+        i += 1;
+    }
+    while i < NR_CLASSES {
+        let slot = ALIGNED_SLOTS[i - NR_PLAIN];
+        all[i] = class(slot, slot);
+        i += 1;
+    }
+    all
+}
+
+const fn class(slot_bytes: u32, first_bytes: u32) -> Class {
+    let nr_slots = (PAYLOAD_BYTES as u32 - first_bytes) / slot_bytes;
+    let by_bytes = 16_384 / slot_bytes;
+    let stash_len = if by_bytes > STASH_MAX as u32 {
+        STASH_MAX as u32
+    } else if by_bytes < 4 {
+        4
+    } else {
+        by_bytes
+    };
+    let quarantine_mask = if slot_bytes <= 1040 {
+        QUARANTINE_MAX as u32 - 1
+    } else if slot_bytes <= 4112 {
+        3
+    } else {
+        0
+    };
+    Class { slot_bytes, first_bytes, nr_slots, stash_len, quarantine_mask }
+}
+
+/// One entry for each multiple of 16 that a slot may need.
+const LOOKUP_LEN: usize = PLAIN_SLOTS[NR_PLAIN - 1] as usize / GRANULE_BYTES + 1;
+static LOOKUP: [u8; LOOKUP_LEN] = lookup();
+
+const fn lookup() -> [u8; LOOKUP_LEN] {
+    let mut table = [0; LOOKUP_LEN];
+    let mut i = 0;
+    let mut class = 0;
+    while i < LOOKUP_LEN {
+        if i * GRANULE_BYTES > PLAIN_SLOTS[class] as usize {
+            class += 1;
+        }
+        table[i] = class as u8;
+        i += 1;
+    }
+    table
+}
+
+/// The class for `size` bytes aligned to 16 or less, or `None` if it is too large for a slab.
+#[inline(always)]
+pub(crate) fn plain(size: usize) -> Option<usize> {
+    if size > SLAB_MAX_BYTES {
+        return None;
+    }
+    Some(LOOKUP[(size + CANARY_BYTES).div_ceil(GRANULE_BYTES)] as usize)
+}
+
+/// The class for `size` bytes aligned to `align`, or `None` if no slab can hold that.
+#[inline(always)]
+pub(crate) fn of(size: usize, align: usize) -> Option<usize> {
+    if align <= PLAIN_ALIGN { plain(size) } else { aligned(size, align) }
+}
+
+#[cold]
+fn aligned(size: usize, align: usize) -> Option<usize> {
+    let need = size.checked_add(CANARY_BYTES)?.max(align);
+    let position = ALIGNED_SLOTS.iter().position(|&slot| slot as usize >= need)?;
+    Some(NR_PLAIN + position)
+}
+
+const _: () = {
+    let mut i = 0;
+    while i < NR_CLASSES {
+        let class = CLASSES_CHECK[i];
+        assert!(class.slot_bytes.is_multiple_of(GRANULE_BYTES as u32));
+        assert!(class.first_bytes >= GRANULE_BYTES as u32 && class.first_bytes.is_multiple_of(16));
+        assert!(class.nr_slots >= 1);
+        assert!((class.first_bytes + class.nr_slots * class.slot_bytes) as usize <= PAYLOAD_BYTES);
+        assert!(class.stash_len as usize <= STASH_MAX && class.stash_len >= 2);
+        assert!((class.quarantine_mask as usize) < QUARANTINE_MAX);
+        assert!((class.quarantine_mask + 1).is_power_of_two());
+        i += 1;
+    }
+    assert!(NR_CLASSES < 256);
+};
+const CLASSES_CHECK: [Class; NR_CLASSES] = classes();
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_size_gets_the_smallest_slot_that_holds_it() {
+        for size in 0..=SLAB_MAX_BYTES {
+            let class = plain(size).unwrap();
+            let slot = CLASSES[class].slot_bytes as usize;
+            assert!(slot >= size + CANARY_BYTES, "size {size}");
+            assert!(class == 0 || (PLAIN_SLOTS[class - 1] as usize) < size + CANARY_BYTES, "size {size}");
+        }
+        assert_eq!(plain(SLAB_MAX_BYTES + 1), None);
+        assert_eq!(plain(usize::MAX), None);
+    }
+
+    #[test]
+    fn aligned_slots_hold_size_and_alignment() {
+        for shift in 5..=13 {
+            let align = 1_usize << shift;
+            for size in [0, 1, align / 2, align - 8, align, align * 2, 8184, 8185, usize::MAX] {
+                match of(size, align) {
+                    Some(class) => {
+                        let class = CLASSES[class];
+                        assert!(class.slot_bytes as usize >= size + CANARY_BYTES);
+                        assert!((class.slot_bytes as usize).is_multiple_of(align));
+                        assert!((class.first_bytes as usize).is_multiple_of(align));
+                    }
+                    None => assert!(size.checked_add(CANARY_BYTES).is_none_or(|n| n.max(align) > 8192)),
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,438 @@
+//! The heaps of the process, as the layers above see them.
+
+// UNSAFETY: forwards raw blocks to the hot paths and publishes a heap by pointer.
+#![expect(unsafe_code, reason = "the allocator interface works on raw blocks")]
+
+use core::alloc::Layout;
+use core::ptr::{self, NonNull};
+use core::sync::atomic::{AtomicPtr, Ordering};
+
+use super::class::{self, CANARY_BYTES, CLASSES};
+use super::corruption::Corruption;
+use super::geometry::Constraints;
+use super::hot::{Freed, crime_of};
+use super::shared::Shared;
+use super::slab::Local;
+use super::tables::Granule;
+use super::thread::ThreadHeap;
+use super::{shadow, threads};
+use crate::os;
+use crate::{Backing, Error, Flush, Fork, Lock, Policy, wipe};
+
+/// One for each combination of backing, lock and fork.
+pub(crate) const NR_HEAPS: usize = 2 * 3 * 3;
+
+/// The heaps of the process. Nothing is reserved before the first allocation of a heap.
+pub(crate) static HEAPS: [Heap; NR_HEAPS] = heaps();
+
+/// The heap of a policy. Constant for a constant policy.
+#[inline(always)]
+pub(crate) const fn of(policy: Policy) -> &'static Heap {
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "`index_of` is below NR_HEAPS for every policy, see its test"
+    )]
+    &HEAPS[index_of(policy)]
+}
+
+/// The place of a policy's heap. How it flushes makes no difference to the heap.
+const fn index_of(policy: Policy) -> usize {
+    let backing = match policy.backing() {
+        Backing::Auto => 0,
+        Backing::Locked => 1,
+    };
+    let lock = match policy.lock() {
+        Lock::Required => 0,
+        Lock::BestEffort => 1,
+        Lock::Off => 2,
+    };
+    let fork = match policy.fork() {
+        Fork::Wipe => 0,
+        Fork::Exclude => 1,
+        Fork::Inherit => 2,
+    };
+    #[expect(clippy::arithmetic_side_effects, reason = "at most (1 * 3 + 2) * 3 + 2")]
+    let index = (backing * 3 + lock) * 3 + fork;
+    index
+}
+
+const fn heaps() -> [Heap; NR_HEAPS] {
+    const BACKINGS: [Backing; 2] = [Backing::Auto, Backing::Locked];
+    const LOCKS: [Lock; 3] = [Lock::Required, Lock::BestEffort, Lock::Off];
+    const FORKS: [Fork; 3] = [Fork::Wipe, Fork::Exclude, Fork::Inherit];
+    let mut heaps = [const { Heap::new(Policy::SECRET, 0) }; NR_HEAPS];
+    let mut i = 0;
+    while i < NR_HEAPS {
+        #[expect(
+            clippy::indexing_slicing,
+            clippy::arithmetic_side_effects,
+            reason = "evaluated at compile time"
+        )]
+        {
+            let policy = Policy::SECRET
+                .with_backing(BACKINGS[i / 9])
+                .with_lock(LOCKS[i / 3 % 3])
+                .with_fork(FORKS[i % 3]);
+            assert!(index_of(policy) == i, "the inverse of `index_of`");
+            heaps[i] = Heap::new(policy, i);
+            i += 1;
+        }
+    }
+    heaps
+}
+
+/// A heap of the process, reserved at its first allocation.
+#[derive(Debug)]
+pub(crate) struct Heap {
+    policy: Policy,
+    index: usize,
+    /// Null until the first allocation.
+    shared: AtomicPtr<Shared>,
+}
+
+impl Heap {
+    const fn new(policy: Policy, index: usize) -> Self {
+        Self { policy, index, shared: AtomicPtr::new(ptr::null_mut()) }
+    }
+
+    /// What the heap promises.
+    pub(crate) const fn policy(&self) -> Policy {
+        self.policy
+    }
+
+    /// The heap in use, if anything was ever allocated from it.
+    pub(crate) fn shared(&self) -> Option<&'static Shared> {
+        // Acquire pairs with Release in `shared_or_create`.
+        let shared = self.shared.load(Ordering::Acquire);
+        // SAFETY: null, or published by `shared_or_create` and never unmapped.
+        unsafe { shared.cast_const().as_ref() }
+    }
+
+    #[cold]
+    fn shared_or_create(&self) -> Result<&'static Shared, Error> {
+        if let Some(shared) = self.shared() {
+            return Ok(shared);
+        }
+        let mine = Shared::create(self.policy, wanted(self.policy))?;
+        let pointer = ptr::from_ref(mine).cast_mut();
+        match self.shared.compare_exchange(ptr::null_mut(), pointer, Ordering::Release, Ordering::Acquire) {
+            Ok(_) => Ok(mine),
+            Err(_) => {
+                // Another thread was faster.
+                // SAFETY: made above and not known to anybody.
+                unsafe { mine.destroy() };
+                self.shared().ok_or(Error::TooLarge)
+            }
+        }
+    }
+
+    /// Allocates a block, all zero.
+    ///
+    /// Errors: [`Error::LockLimit`] where locking is required and refused, [`Error::AddressSpace`],
+    /// [`Error::HeapFull`], [`Error::TooManyThreads`], [`Error::TooLarge`].
+    #[inline]
+    pub(crate) fn allocate(&self, layout: Layout) -> Result<NonNull<u8>, Error> {
+        if let Some(class) = class::of(layout.size(), layout.align()) {
+            // SAFETY: null, or held by this thread.
+            if let Some(local) = unsafe { threads::held(self.index).as_ref() } {
+                // SAFETY: held by this thread; `class::of` gives a class with room for size and canary.
+                let ptr = unsafe { local.allocate(class, layout.size()) };
+                if let Some(ptr) = NonNull::new(ptr) {
+                    return Ok(ptr);
+                }
+            }
+        }
+        self.allocate_slow(layout)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn allocate_slow(&self, layout: Layout) -> Result<NonNull<u8>, Error> {
+        let shared = self.shared_or_create()?;
+        shared.notice_fork();
+        match class::of(layout.size(), layout.align()) {
+            Some(class) => threads::with_local(self.index, shared, |local| {
+                shared.reseed_after_fork(local.heap());
+                allocate_small_slow(local, class, layout.size())
+            })?,
+            None => shared.allocate_large(layout),
+        }
+    }
+
+    /// Frees a block: checks it, wipes it, flushes it. Ends the process if something is wrong.
+    ///
+    /// # Safety
+    /// - `ptr` came from this heap with this layout, and nobody uses the block any more.
+    #[inline]
+    pub(crate) unsafe fn deallocate(&self, ptr: NonNull<u8>, layout: Layout, flush: Flush) {
+        // SAFETY: forwarded.
+        unsafe { self.free(ptr, Some(layout.size()), flush) }
+    }
+
+    /// The same for callers that do not know the size, as in C.
+    ///
+    /// # Safety
+    /// - `ptr` came from this heap, and nobody uses the block any more.
+    #[inline]
+    pub(crate) unsafe fn free(&self, ptr: NonNull<u8>, size: Option<usize>, flush: Flush) {
+        // SAFETY: null, or held by this thread.
+        if let Some(local) = unsafe { threads::held(self.index).as_ref() } {
+            // SAFETY: held by this thread; the block is forwarded.
+            let freed = unsafe { local.free(ptr.as_ptr(), size, flush) };
+            if freed == Freed::Done {
+                return;
+            }
+            os::preserve_errno(|| self.free_slow(ptr, size, flush, freed));
+        } else {
+            os::preserve_errno(|| self.free_slow(ptr, size, flush, Freed::Elsewhere));
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn free_slow(&self, ptr: NonNull<u8>, size: Option<usize>, flush: Flush, freed: Freed) {
+        let Some(shared) = self.shared() else { Corruption::InvalidFree.abort() };
+        shared.notice_fork();
+        let outcome = threads::with_local(self.index, shared, |local| match freed {
+            Freed::Done => Ok(()),
+            Freed::DoneAndDue => {
+                local.write_back_all();
+                Ok(())
+            }
+            Freed::Spill { class, granule, is_due } => {
+                local.spill(class, granule);
+                if is_due {
+                    local.write_back_all();
+                }
+                Ok(())
+            }
+            Freed::Foreign(_) | Freed::Elsewhere | Freed::Corrupt(_) => {
+                free_elsewhere(local, ptr, size, flush)
+            }
+        });
+        match outcome {
+            Ok(Ok(())) => {}
+            Ok(Err(crime)) => crime.abort(),
+            // No thread heap to be had: the block is wiped and lost, which is counted.
+            // SAFETY: the block is not in use any more.
+            Err(_) => unsafe { shared.abandon(ptr) },
+        }
+    }
+
+    /// Changes the size of a block: in place if it can, else by moving it; what is left is wiped. On an error
+    /// the block is as it was.
+    ///
+    /// # Safety
+    /// - `ptr` came from this heap with the layout `old`; after success, nobody uses it any more.
+    pub(crate) unsafe fn reallocate(
+        &self,
+        ptr: NonNull<u8>,
+        old: Layout,
+        new_size: usize,
+        flush: Flush,
+    ) -> Result<NonNull<u8>, Error> {
+        let new = Layout::from_size_align(new_size, old.align()).map_err(|_| Error::TooLarge)?;
+        if let Some(shared) = self.shared() {
+            // SAFETY: null, or held by this thread.
+            let local = unsafe { threads::held(self.index).as_ref() };
+            // SAFETY: forwarded.
+            if unsafe { resize_in(shared, local, ptr, old, new_size, flush) } {
+                return Ok(ptr);
+            }
+        }
+        let moved = self.allocate(new)?;
+        let len = old.size().min(new_size);
+        // SAFETY: both blocks have `len` bytes at least, and the new one is new.
+        unsafe { ptr::copy_nonoverlapping(ptr.as_ptr(), moved.as_ptr(), len) };
+        // SAFETY: forwarded; the block's contents were moved.
+        unsafe { self.deallocate(ptr, old, flush) };
+        Ok(moved)
+    }
+
+    /// Whether `ptr` lies in this heap.
+    #[inline]
+    pub(crate) fn contains(&self, ptr: *const u8) -> bool {
+        self.shared().is_some_and(|shared| shared.contains(ptr))
+    }
+
+    /// The size of the live block at `ptr`, for callers that do not know it. Ends the process if there is none.
+    pub(crate) fn size_of_block(&self, ptr: NonNull<u8>) -> usize {
+        let Some(shared) = self.shared() else { Corruption::InvalidFree.abort() };
+        match shared.block_size(ptr.as_ptr()) {
+            Some(size) => size,
+            None => Corruption::InvalidFree.abort(),
+        }
+    }
+}
+
+/// Changes the size of a block without moving it, if it stays in its size class or on its pages. Tells whether
+/// it did.
+///
+/// # Safety
+/// - As for [`Heap::reallocate`]; `local` is held by this thread.
+unsafe fn resize_in(
+    shared: &Shared,
+    local: Option<&ThreadHeap>,
+    ptr: NonNull<u8>,
+    old: Layout,
+    new_size: usize,
+    flush: Flush,
+) -> bool {
+    let (was, will) = (class::of(old.size(), old.align()), class::of(new_size, old.align()));
+    if was != will || old.align() > super::geometry::GUARD_BYTES {
+        return false;
+    }
+    match (was, local) {
+        // SAFETY: forwarded.
+        (None, _) => match unsafe { shared.resize_large(ptr.as_ptr(), old.size(), new_size) } {
+            Ok(is_done) => is_done,
+            Err(crime) => crime.abort(),
+        },
+        // SAFETY: held by this thread; the block is forwarded.
+        (Some(class), Some(local)) => unsafe { local.resize(ptr, class, old.size(), new_size, flush) },
+        (Some(_), None) => false,
+    }
+}
+
+fn allocate_small_slow(local: Local<'_>, class: usize, size: usize) -> Result<NonNull<u8>, Error> {
+    loop {
+        // SAFETY: held by this thread; the class has room for size and canary, as the caller checked.
+        let ptr = unsafe { local.heap().allocate(class, size) };
+        if let Some(ptr) = NonNull::new(ptr) {
+            return Ok(ptr);
+        }
+        local.refill(class)?;
+    }
+}
+
+/// Frees what the fast path did not: blocks of other thread heaps, large blocks, what a fork or a purge has
+/// changed; or finds the crime.
+fn free_elsewhere(
+    local: Local<'_>,
+    ptr: NonNull<u8>,
+    size: Option<usize>,
+    flush: Flush,
+) -> Result<(), Corruption> {
+    let shared = local.shared();
+    if !shared.contains(ptr.as_ptr()) {
+        return Err(Corruption::InvalidFree);
+    }
+    let Some(granule) = shared.granule_at(ptr.as_ptr())? else {
+        // SAFETY: nobody uses the block any more, as the caller of `free` promised.
+        return unsafe { shared.free_large(ptr.as_ptr(), size, flush) };
+    };
+    local.heap().known_bytes.set(shared.known_bytes());
+    let state = shared.tables.shadow(granule);
+    let live = state.load(Ordering::Relaxed);
+    if !shadow::is_live(live) {
+        return Err(crime_of(live));
+    }
+    if shared.is_inherited(granule.unit()) {
+        state.store(shadow::FREED, Ordering::Relaxed);
+        shared.counters.inherited_frees.fetch_add(1, Ordering::Relaxed);
+        return Ok(());
+    }
+    let heap = local.heap();
+    let owner_class = shared.tables.header(granule.unit()).owner_class.load(Ordering::Relaxed);
+    #[expect(clippy::as_conversions, reason = "eight bits")]
+    let shape = CLASSES.get((owner_class & 0xff) as usize).ok_or(Corruption::Metadata)?;
+    let slack = shadow::slack_of(live).unwrap_or_else(|| heap.long_slack(granule));
+    // SAFETY: the shadow says that a live block starts here, so a slot of this class does.
+    if let Err(crime) = unsafe { heap.check(granule, shape, slack, size) }
+        && !(shared.is_purged() && crime != Corruption::WrongLayout && shared.is_wiped(granule, shape))
+    {
+        return Err(crime);
+    }
+    // Of two threads that free the block at once, one finds it gone. AcqRel: nobody sees it wiped before.
+    if state.swap(shadow::REMOTE, Ordering::AcqRel) != live {
+        return Err(Corruption::DoubleFree);
+    }
+    // SAFETY: nobody uses the block any more, as the caller of `free` promised.
+    let is_due = unsafe { heap.wipe_slot(granule, shape, flush) };
+    shared.send_home(granule);
+    if is_due {
+        local.write_back_all();
+    }
+    Ok(())
+}
+
+impl Shared {
+    /// The granule at `ptr` if that is in the slab zone, `None` if it is in the large zone.
+    fn granule_at(&self, ptr: *const u8) -> Result<Option<Granule>, Corruption> {
+        let offset = ptr.addr().wrapping_sub(self.memory.base().addr().get());
+        if offset >= self.geometry.slab_bytes {
+            return Ok(None);
+        }
+        if !offset.is_multiple_of(super::geometry::GRANULE_BYTES) || offset >= self.known_bytes() {
+            return Err(Corruption::InvalidFree);
+        }
+        let number =
+            u32::try_from(offset / super::geometry::GRANULE_BYTES).map_err(|_| Corruption::InvalidFree)?;
+        // SAFETY: below `known_bytes`, so its metadata is committed.
+        Ok(Some(unsafe { Granule::new(number) }))
+    }
+
+    /// The size of the live block at `ptr`.
+    fn block_size(&self, ptr: *const u8) -> Option<usize> {
+        let Some(granule) = self.granule_at(ptr).ok()? else { return self.large_size(ptr) };
+        let live = self.tables.shadow(granule).load(Ordering::Relaxed);
+        if !shadow::is_live(live) {
+            return None;
+        }
+        let owner_class = self.tables.header(granule.unit()).owner_class.load(Ordering::Relaxed);
+        #[expect(clippy::as_conversions, reason = "u32 to usize widens")]
+        let (class, byte) = ((owner_class & 0xff) as usize, |i| {
+            self.tables.shadow(granule.within_unit(i)).load(Ordering::Relaxed)
+        });
+        let slack =
+            shadow::slack_of(live).unwrap_or_else(|| shadow::decode_long([byte(1), byte(2), byte(3)]));
+        #[expect(clippy::as_conversions, reason = "u32 to usize widens")]
+        let slot_bytes = CLASSES.get(class)?.slot_bytes as usize;
+        slot_bytes.checked_sub(CANARY_BYTES)?.checked_sub(slack)
+    }
+
+    /// Wipes a block that cannot be freed for want of a thread heap, and counts it as leaked.
+    ///
+    /// # Safety
+    /// - If a live block starts at `ptr`, nobody uses it any more.
+    unsafe fn abandon(&self, ptr: NonNull<u8>) {
+        let Some(size) = self.block_size(ptr.as_ptr()) else { Corruption::InvalidFree.abort() };
+        // SAFETY: the block has that size, and nobody uses it.
+        unsafe { wipe::zero_and_flush(ptr, size) };
+        self.counters.leaked_blocks.fetch_add(1, Ordering::Relaxed);
+        self.counters.leaked_bytes.fetch_add(size, Ordering::Relaxed);
+    }
+}
+
+/// How much to reserve: 64 GiB for secrets, 256 GiB for programs, less under a small `RLIMIT_AS`, of which
+/// enough must remain for the rest of the program.
+fn wanted(policy: Policy) -> Constraints {
+    const GIB: usize = 1 << 30;
+    let (usual, share_shift) = match policy.fork() {
+        Fork::Inherit => (256 * GIB, 1),
+        Fork::Wipe | Fork::Exclude => (64 * GIB, 3),
+    };
+    let most = os::address_space_limit().soft.map_or(usize::MAX, |limit| limit >> share_shift);
+    if usual <= most {
+        return Constraints { memory_bytes: usual, max_threads: 8192 };
+    }
+    // A quarter of what remains is more than the metadata takes.
+    let bytes = (most.saturating_sub(most >> 2) >> 22).max(1) << 22;
+    Constraints { memory_bytes: bytes.min(usual), max_threads: (bytes >> 20).clamp(64, 8192) }
+}
+
+#[cfg(any(test, feature = "fault-injection"))]
+pub(crate) mod private;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_policy_has_its_heap() {
+        for (i, heap) in HEAPS.iter().enumerate() {
+            assert_eq!(index_of(heap.policy()), i);
+            assert!(ptr::eq(of(heap.policy().with_flush(Flush::Off)), heap));
+        }
+    }
+}

@@ -1,0 +1,371 @@
+//! The hot paths: a block of a slab, allocated and freed by the thread that owns the slab.
+//!
+//! No lock, no system call, no atomic read-modify-write. An allocation reads the thread heap, the slot and
+//! one shadow byte; a free reads the slab's header besides.
+//!
+//! ```text
+//! slot      | block            | slack (zero) | canary |
+//!           ^ granule          ^ size         ^ slot - 8
+//! before it: eight bytes that are zero (free slot, start of the slab) or the canary of the slot before
+//! ```
+
+// UNSAFETY: reads and writes slots by address.
+#![expect(unsafe_code, reason = "blocks are raw memory, see the proofs")]
+#![expect(
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    reason = "offsets and sizes inside one slab (below 2^16) or one range (below 2^38)"
+)]
+
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use super::canary::canary;
+use super::class::{CANARY_BYTES, CLASSES, Class};
+use super::corruption::Corruption;
+use super::geometry::GRANULE_BYTES;
+use super::pending::LINE_SHIFT;
+use super::shadow;
+use super::tables::Granule;
+use super::thread::ThreadHeap;
+use crate::{Flush, wipe};
+
+/// Slots up to this size are checked at every use, since a check costs less than asking whether the slot
+/// was used before. Larger ones may lie on pages that were never touched and should stay so.
+const ALWAYS_CHECKED_BYTES: usize = 1040;
+
+/// How a free by the fast path ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Freed {
+    /// The block is free.
+    Done,
+    /// The block is free and its class has more free slots than the stash takes: put `granule` away.
+    Spill { class: usize, granule: u32, is_due: bool },
+    /// The lines remembered must be written back now.
+    DoneAndDue,
+    /// The block belongs to another thread heap; it is live and in order, and nothing was done yet.
+    Foreign(Granule),
+    /// The pointer is not in a slab that this thread heap knows of.
+    Elsewhere,
+    /// The records say that something is wrong: look closer, then abort.
+    Corrupt(Corruption),
+}
+
+impl ThreadHeap {
+    /// Takes a free slot of `class` for a block of `size` bytes: all zero. Null if the stash is empty.
+    ///
+    /// # Safety
+    /// - The calling thread holds this thread heap.
+    /// - `size + CANARY_BYTES` is not more than the slot of `class`.
+    #[inline(always)]
+    pub(crate) unsafe fn allocate(&self, class: usize, size: usize) -> *mut u8 {
+        let number = self.bin(class).pop();
+        if number == 0 {
+            return core::ptr::null_mut();
+        }
+        #[expect(
+            clippy::indexing_slicing,
+            reason = "classes come from `class`, whose numbers are below NR_CLASSES"
+        )]
+        let slot_bytes = CLASSES[class].slot_bytes as usize;
+        // SAFETY: by `ThreadHeap` 3 it starts a slot in a slab, whose metadata is committed.
+        let granule = unsafe { Granule::new(number) };
+        let tables = self.tables.get();
+        let state = tables.shadow(granule);
+        let ptr = self.address(granule);
+        if slot_bytes <= ALWAYS_CHECKED_BYTES || state.load(Ordering::Relaxed) != shadow::NEVER {
+            // SAFETY: a free slot of this thread heap: mapped, initialised, and nobody writes to it but who
+            // commits the crime that this looks for. It starts on a granule and is granules long.
+            if !unsafe { wipe::slot_is_zero(ptr, slot_bytes) } {
+                Corruption::WriteAfterFree.abort();
+            }
+        }
+        let end = number.wrapping_add((slot_bytes / GRANULE_BYTES) as u32);
+        // SAFETY: the last eight bytes of the slot, which is 32 bytes at least.
+        let last = unsafe { ptr.add(slot_bytes - CANARY_BYTES) };
+        // SAFETY: aligned to 8 since slots are granules long; only accessed atomically once the slot is in
+        // use, because the thread that frees the next block looks at it.
+        unsafe { last.cast::<AtomicU64>().as_ref() }.store(canary(self.key.get(), end), Ordering::Relaxed);
+        let slack = slot_bytes - CANARY_BYTES - size;
+        match shadow::short(slack) {
+            // Relaxed: whoever frees the block got the pointer from here by a synchronising way.
+            Some(live) => state.store(live, Ordering::Relaxed),
+            None => self.set_long_slack(granule, slack),
+        }
+        ptr.as_ptr()
+    }
+
+    /// Frees the block at `ptr`: checked, wiped, flushed as `flush` says. `size` is what it was allocated
+    /// with, if the caller knows.
+    ///
+    /// # Safety
+    /// - The calling thread holds this thread heap.
+    /// - If a live block starts at `ptr`, nobody uses it any more. (Any other pointer is survived.)
+    #[inline(always)]
+    pub(crate) unsafe fn free(&self, ptr: *mut u8, size: Option<usize>, flush: Flush) -> Freed {
+        let offset = ptr.addr().wrapping_sub(self.base.get().addr());
+        if offset >= self.known_bytes.get() {
+            return Freed::Elsewhere;
+        }
+        if !offset.is_multiple_of(GRANULE_BYTES) {
+            return Freed::Corrupt(Corruption::InvalidFree);
+        }
+        let number = (offset / GRANULE_BYTES) as u32;
+        // SAFETY: below `known_bytes`, so its metadata is committed (`ThreadHeap` 2).
+        let granule = unsafe { Granule::new(number) };
+        let tables = self.tables.get();
+        let state = tables.shadow(granule);
+        let live = state.load(Ordering::Relaxed);
+        if !shadow::is_live(live) {
+            return Freed::Corrupt(crime_of(live));
+        }
+        let owner_class = tables.header(granule.unit()).owner_class.load(Ordering::Relaxed);
+        let class = (owner_class & 0xff) as usize;
+        let Some(shape) = CLASSES.get(class) else { return Freed::Corrupt(Corruption::Metadata) };
+        let slack = match shadow::slack_of(live) {
+            Some(slack) => slack,
+            None => self.long_slack(granule),
+        };
+        // SAFETY: the shadow says that a live block starts here, so a slot of this class does.
+        if let Err(crime) = unsafe { self.check(granule, shape, slack, size) } {
+            return Freed::Corrupt(crime);
+        }
+        if owner_class >> 8 != self.id.get() {
+            return Freed::Foreign(granule);
+        }
+        state.store(shadow::FREED, Ordering::Relaxed);
+        // SAFETY: the slot's block is not in use any more, as the caller promises.
+        let due = unsafe { self.wipe_slot(granule, shape, flush) };
+        let bin = self.bin(class);
+        let leaves = bin.quarantine(number, self.random() >> 16, shape.quarantine_mask);
+        if leaves != 0 {
+            if bin.is_full(shape.stash_len) {
+                return Freed::Spill { class, granule: leaves, is_due: due };
+            }
+            bin.push(leaves);
+        }
+        if due { Freed::DoneAndDue } else { Freed::Done }
+    }
+
+    /// Checks a live block: canary and slack behind it, the bytes before it, and its size if known.
+    ///
+    /// # Safety
+    /// - A slot of this shape starts at `granule`.
+    #[inline(always)]
+    pub(crate) unsafe fn check(
+        &self,
+        granule: Granule,
+        shape: &Class,
+        slack: usize,
+        size: Option<usize>,
+    ) -> Result<(), Corruption> {
+        let slot_bytes = shape.slot_bytes as usize;
+        let usable = slot_bytes - CANARY_BYTES;
+        if slack > usable {
+            return Err(Corruption::Metadata);
+        }
+        if size.is_some_and(|size| size != usable - slack) {
+            return Err(Corruption::WrongLayout);
+        }
+        let ptr = self.address(granule);
+        let key = self.key.get();
+        let number = granule.number();
+        let end = number.wrapping_add((slot_bytes / GRANULE_BYTES) as u32);
+        // SAFETY: the last eight bytes of the slot.
+        let behind = unsafe { load(ptr.as_ptr().wrapping_add(usable)) };
+        if behind != canary(key, end) {
+            return Err(Corruption::Overflow);
+        }
+        // SAFETY: the slack lies between the block and the canary.
+        if !unsafe { slack_is_zero(ptr, usable, slack) } {
+            return Err(Corruption::Overflow);
+        }
+        // SAFETY: a slab's first slot lies 16 bytes behind its start, so the eight bytes before any slot are
+        // in the slab too: the end of the slot before, or bytes that no slot has.
+        let before = unsafe { load(ptr.as_ptr().wrapping_sub(CANARY_BYTES)) };
+        if before != 0 && before != canary(key, number) {
+            return Err(Corruption::Underflow);
+        }
+        Ok(())
+    }
+
+    /// Wipes a slot as `flush` says, and tells whether the lines remembered are due.
+    ///
+    /// # Safety
+    /// - A slot of this shape starts at `granule`, and nobody uses its block.
+    #[inline(always)]
+    pub(crate) unsafe fn wipe_slot(&self, granule: Granule, shape: &Class, flush: Flush) -> bool {
+        let ptr = self.address(granule);
+        let slot_bytes = shape.slot_bytes as usize;
+        match flush {
+            Flush::Immediate => {
+                // SAFETY: the slot is mapped and not in use.
+                unsafe { wipe::zero_and_flush(ptr, slot_bytes) };
+                false
+            }
+            Flush::Off => {
+                // SAFETY: as above; a slot starts on a granule and is granules long.
+                unsafe { wipe::zero_slot(ptr, slot_bytes) };
+                false
+            }
+            Flush::Bounded => {
+                // SAFETY: as above.
+                unsafe { wipe::zero_slot(ptr, slot_bytes) };
+                self.remember_lines(granule.offset(), slot_bytes)
+            }
+        }
+    }
+
+    /// Remembers the lines of a freed range and tells whether the lines remembered are due.
+    #[inline(always)]
+    pub(crate) fn remember_lines(&self, offset: usize, len: usize) -> bool {
+        let first = (offset >> LINE_SHIFT) as u32;
+        let last = ((offset + len - 1) >> LINE_SHIFT) as u32;
+        let mut line = first;
+        loop {
+            let old = self.pending.remember(line);
+            if old != 0 {
+                self.write_back_line(old);
+            }
+            if line == last {
+                break;
+            }
+            line += 1;
+        }
+        self.pending.is_due()
+    }
+
+    /// Starts to write back a line of the slab zone.
+    #[inline(always)]
+    pub(crate) fn write_back_line(&self, line: u32) {
+        let ptr = self.base.get().wrapping_add((line as usize) << LINE_SHIFT);
+        if let Some(ptr) = NonNull::new(ptr) {
+            // SAFETY: a line of a slab (`Pending`), and slabs stay mapped and readable.
+            unsafe { wipe::write_back_line(ptr) };
+        }
+    }
+
+    /// Changes the size of a block inside its slot: what is cut off is wiped. Tells whether it did; a block
+    /// of another thread heap is moved instead. Ends the process if the block is not in order.
+    ///
+    /// # Safety
+    /// - The calling thread holds this thread heap.
+    /// - A live block of this heap starts at `ptr`, of `old` bytes; when it shrinks, nobody uses what is cut
+    ///   off. `new` fits in slots of `class`.
+    pub(crate) unsafe fn resize(
+        &self,
+        ptr: NonNull<u8>,
+        class: usize,
+        old: usize,
+        new: usize,
+        flush: Flush,
+    ) -> bool {
+        let offset = ptr.as_ptr().addr().wrapping_sub(self.base.get().addr());
+        if offset >= self.known_bytes.get() || !offset.is_multiple_of(GRANULE_BYTES) {
+            return false;
+        }
+        // SAFETY: below `known_bytes`, so its metadata is committed (`ThreadHeap` 2).
+        let granule = unsafe { Granule::new((offset / GRANULE_BYTES) as u32) };
+        let tables = self.tables.get();
+        let owner_class = tables.header(granule.unit()).owner_class.load(Ordering::Relaxed);
+        if owner_class != self.id.get() << 8 | class as u32 {
+            return false;
+        }
+        let live = tables.shadow(granule).load(Ordering::Relaxed);
+        let (true, Some(shape)) = (shadow::is_live(live), CLASSES.get(class)) else {
+            // The slow path of free will find out.
+            return false;
+        };
+        let slack = shadow::slack_of(live).unwrap_or_else(|| self.long_slack(granule));
+        // SAFETY: a live block starts here, so a slot of its class does.
+        if unsafe { self.check(granule, shape, slack, Some(old)) }.is_err() {
+            return false;
+        }
+        if new < old {
+            // SAFETY: inside the block.
+            let cut = unsafe { ptr.add(new) };
+            match flush {
+                // SAFETY: nobody uses the part that is cut off.
+                Flush::Immediate => unsafe { wipe::zero_and_flush(cut, old - new) },
+                // SAFETY: as above.
+                Flush::Bounded | Flush::Off => unsafe { wipe::zero(cut, old - new) },
+            }
+            if flush == Flush::Bounded {
+                // Counted as a free; if the table is due, the next free finds it full all the same.
+                let _ = self.remember_lines(offset + new, old - new);
+            }
+        }
+        let slack = shape.slot_bytes as usize - CANARY_BYTES - new;
+        // Slots of one class have either form of slack; the long form's bytes stay inside the slot.
+        match shadow::short(slack) {
+            Some(state) => tables.shadow(granule).store(state, Ordering::Relaxed),
+            None => self.set_long_slack(granule, slack),
+        }
+        true
+    }
+
+    /// The address of a granule.
+    #[inline(always)]
+    pub(crate) fn address(&self, granule: Granule) -> NonNull<u8> {
+        let ptr = self.base.get().wrapping_add(granule.offset());
+        // SAFETY: a granule lies in the memory range (`Granule` 1), whose base is not null once a granule
+        // exists, and which does not wrap around.
+        unsafe { NonNull::new_unchecked(ptr) }
+    }
+
+    #[cold]
+    pub(crate) fn set_long_slack(&self, granule: Granule, slack: usize) {
+        let tables = self.tables.get();
+        for (i, byte) in (1..).zip(shadow::encode_long(slack)) {
+            tables.shadow(granule.within_unit(i)).store(byte, Ordering::Relaxed);
+        }
+        tables.shadow(granule).store(shadow::LIVE_LONG, Ordering::Relaxed);
+    }
+
+    #[cold]
+    pub(crate) fn long_slack(&self, granule: Granule) -> usize {
+        let tables = self.tables.get();
+        let byte = |i| tables.shadow(granule.within_unit(i)).load(Ordering::Relaxed);
+        shadow::decode_long([byte(1), byte(2), byte(3)])
+    }
+}
+
+/// Which crime it is to free a pointer whose shadow says that no live block starts there.
+pub(crate) fn crime_of(state: u8) -> Corruption {
+    if state == shadow::FREED || state == shadow::REMOTE {
+        Corruption::DoubleFree
+    } else {
+        Corruption::InvalidFree
+    }
+}
+
+/// Reads eight bytes that other threads may change at the same time.
+///
+/// # Safety
+/// - `ptr` is aligned to eight and eight bytes at it are mapped and, when written concurrently, written
+///   atomically.
+#[inline(always)]
+unsafe fn load(ptr: *const u8) -> u64 {
+    // SAFETY: the caller's promise is that of the reference and of the atomic load.
+    unsafe { &*ptr.cast::<AtomicU64>() }.load(Ordering::Relaxed)
+}
+
+/// Whether the `slack` bytes that end at `usable` are zero.
+///
+/// # Safety
+/// - `ptr` starts a slot of `usable + CANARY_BYTES` bytes, and `slack <= usable`.
+#[inline(always)]
+unsafe fn slack_is_zero(ptr: NonNull<u8>, usable: usize, slack: usize) -> bool {
+    if slack <= 8 {
+        // The last eight bytes before the canary, of which the upper `slack` ones are slack. Two shifts,
+        // since a shift by all 64 bits is not defined.
+        // SAFETY: a slot has 24 usable bytes at least.
+        let word = unsafe { load(ptr.as_ptr().wrapping_add(usable - 8)) };
+        let used_bits = (8 - slack as u32) * 8;
+        return (word >> (used_bits / 2)) >> (used_bits - used_bits / 2) == 0;
+    }
+    // SAFETY: inside the slot.
+    let start = unsafe { ptr.add(usable - slack) };
+    // SAFETY: inside the slot, which the freeing thread owns.
+    unsafe { wipe::is_zero(start, slack) }
+}

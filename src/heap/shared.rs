@@ -1,0 +1,388 @@
+//! What all threads of a heap share: the ranges, the tables, the pools.
+
+// UNSAFETY: makes the value in place in mapped memory and hands out references to parts of the ranges.
+#![expect(unsafe_code, reason = "lives in memory that it mapped itself, see the invariants of `Shared`")]
+#![expect(
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    reason = "offsets inside ranges of at most 2^38 bytes; counts of units below 2^22"
+)]
+
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+
+use super::geometry::{Constraints, Geometry, PAYLOAD_BYTES, STEP_UNITS, THREAD_HEAP_BYTES, UNIT_BYTES};
+use super::large::{LargeZone, subtract};
+use super::registry::Registry;
+use super::tables::{Header, Tables, Unit};
+use super::thread::ThreadHeap;
+use super::units::Units;
+use crate::os::{self, Hint};
+use crate::pages::{PageBytes, Pins, Reservation};
+use crate::{Error, Fork, Operation, Policy};
+
+/// Where the sentinel page lies in the metadata range; [`Shared`] lies before it.
+const SENTINEL_OFFSET: usize = UNIT_BYTES / 2;
+/// What the sentinel says in the process that set it.
+const HERE: u32 = 1;
+
+/// A heap in use.
+///
+/// # Invariants
+/// 1. Lives at the start of its own metadata range, which is never unmapped except by [`Shared::destroy`].
+/// 2. Everything but the atomics and what is made of them stays as it was made.
+/// 3. Metadata of all units below `steps * STEP_UNITS` is committed; `steps` only grows.
+/// 4. The sentinel page is zero in a forked child until [`Shared::notice_fork`] has run there.
+pub(crate) struct Shared {
+    pub(crate) memory: Reservation,
+    pub(crate) metadata: Reservation,
+    pub(crate) geometry: Geometry,
+    pub(crate) tables: Tables,
+    pub(crate) policy: Policy,
+    pub(crate) key: u64,
+    pub(crate) hints_refused: AtomicU32,
+    pub(crate) generation: AtomicU32,
+    sentinel: NonNull<AtomicU32>,
+    steps: AtomicU32,
+    pub(crate) units: Units,
+    pub(crate) registry: Registry,
+    pub(crate) large: LargeZone,
+    pub(crate) pins: Pins,
+    pub(crate) counters: Counters,
+}
+
+const _: () = assert!(size_of::<Shared>() <= SENTINEL_OFFSET);
+
+impl core::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Shared").field("policy", &self.policy).finish_non_exhaustive()
+    }
+}
+
+// SAFETY: everything in it may be used from any thread: the ranges and tables by their own proofs, the rest
+// is atomic or never changes (`Shared` 2).
+unsafe impl Sync for Shared {}
+// SAFETY: as for Sync; nothing in it belongs to a thread.
+unsafe impl Send for Shared {}
+
+/// What a report tells. Changed on slow paths only.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    /// Bytes made usable.
+    pub(crate) committed_bytes: AtomicUsize,
+    /// Bytes locked by this heap.
+    pub(crate) locked_bytes: AtomicUsize,
+    /// Bytes pinned by this heap.
+    pub(crate) pinned_bytes: AtomicUsize,
+    /// Bytes of slabs and large blocks in use, and the most there ever were.
+    pub(crate) in_use_bytes: AtomicUsize,
+    pub(crate) peak_bytes: AtomicUsize,
+    /// Times that memory was only locked although it should have been pinned, and the last reason.
+    pub(crate) pin_refused: AtomicUsize,
+    pub(crate) pin_errno: AtomicU32,
+    /// Times that memory was not locked although it should have been, and the bytes of it in use.
+    pub(crate) lock_refused: AtomicUsize,
+    pub(crate) unlocked_bytes: AtomicUsize,
+    /// Guards made by `mprotect`.
+    pub(crate) guards_by_mprotect: AtomicUsize,
+    /// Blocks that belonged to a process before it forked, freed in the child.
+    pub(crate) inherited_frees: AtomicUsize,
+    /// Blocks and bytes given up on purpose (`leak`) or for safety.
+    pub(crate) leaked_blocks: AtomicUsize,
+    pub(crate) leaked_bytes: AtomicUsize,
+    /// Whether `purge` ran: how often.
+    pub(crate) purges: AtomicUsize,
+}
+
+impl Counters {
+    /// Notes that `bytes` more are in use.
+    pub(crate) fn take(&self, bytes: usize) {
+        let now = self.in_use_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        self.peak_bytes.fetch_max(now, Ordering::Relaxed);
+    }
+
+    /// Notes that `bytes` fewer are in use.
+    pub(crate) fn give(&self, bytes: usize) {
+        subtract(&self.in_use_bytes, bytes);
+    }
+}
+
+impl Shared {
+    /// Reserves the ranges of a heap and sets it up. Nothing is committed but a few pages of metadata.
+    pub(crate) fn create(policy: Policy, wanted: Constraints) -> Result<&'static Self, Error> {
+        if os::page_size() != super::geometry::GUARD_BYTES {
+            // Slabs are laid out for pages of 4 KiB.
+            return Err(Error::Os { operation: Operation::Reserve, errno: os::Errno::NOSYS.0 });
+        }
+        let (memory, metadata, geometry) = reserve_both(wanted)?;
+        let hints_refused = apply_hints(policy, &memory, &metadata, &geometry)?;
+        metadata.commit(PageBytes::ZERO, pages(UNIT_BYTES)?)?;
+        let mut seed = [0; 8];
+        os::fill_random(&mut seed)
+            .map_err(|errno| Error::Os { operation: Operation::Random, errno: errno.0 })?;
+        // SAFETY: the range has been reserved with the size that `geometry` asks for and stays mapped.
+        let tables = unsafe { Tables::new(metadata.base(), &geometry) };
+        // SAFETY: within the first unit of the range.
+        let sentinel = unsafe { metadata.base().add(SENTINEL_OFFSET) }.cast::<AtomicU32>();
+        let at = metadata.base().cast::<Self>();
+        let shared = Self {
+            memory,
+            metadata,
+            geometry,
+            tables,
+            policy,
+            key: u64::from_ne_bytes(seed),
+            hints_refused: AtomicU32::new(hints_refused),
+            generation: AtomicU32::new(0),
+            sentinel,
+            steps: AtomicU32::new(0),
+            units: Units::new(),
+            registry: Registry::new(),
+            large: LargeZone::new(),
+            pins: Pins::new(),
+            counters: Counters::default(),
+        };
+        // SAFETY: the first unit of the range was committed above, is large enough by the assertion below
+        // the type and aligned to a page, and nobody else knows it.
+        unsafe { at.write(shared) };
+        // SAFETY: written just now; never unmapped while references are in use (`Shared` 1).
+        let shared: &'static Self = unsafe { at.as_ref() };
+        shared.sentinel().store(HERE, Ordering::Relaxed);
+        Ok(shared)
+    }
+
+    /// Unmaps a heap that lost the race to be the first, or that a test made.
+    ///
+    /// # Safety
+    /// - No block, thread heap or reference of this heap is used any more, by any thread.
+    pub(crate) unsafe fn destroy(&'static self) {
+        // SAFETY: reads the handles out of the range that is about to go; the original is never used again.
+        let memory = unsafe { core::ptr::read(&raw const self.memory) };
+        // SAFETY: as above.
+        let metadata = unsafe { core::ptr::read(&raw const self.metadata) };
+        // SAFETY: nobody uses an address in it, as the caller promises, and the pins were closed.
+        let _ = unsafe { memory.release() };
+        // SAFETY: as above; `self` ends here.
+        let _ = unsafe { metadata.release() };
+    }
+
+    fn sentinel(&self) -> &AtomicU32 {
+        // SAFETY: on the committed first unit of the metadata range (`Shared` 1), aligned to half a unit.
+        unsafe { self.sentinel.as_ref() }
+    }
+
+    /// In a child process that has just been forked, prepares the heap for it; otherwise costs one load.
+    /// Every slow path calls this first.
+    #[inline]
+    pub(crate) fn notice_fork(&self) {
+        // Acquire pairs with Release in `notice_fork_slow`.
+        if self.sentinel().load(Ordering::Acquire) != HERE {
+            self.notice_fork_slow();
+        }
+    }
+
+    /// Whether a fork has not been noticed yet.
+    #[cold]
+    fn notice_fork_slow(&self) {
+        /// Another thread of the child is at it.
+        const BUSY: u32 = 2;
+        match self.sentinel().compare_exchange(0, BUSY, Ordering::Acquire, Ordering::Acquire) {
+            Ok(_) => {
+                self.generation.fetch_add(1, Ordering::Relaxed);
+                // Locks and pins are not inherited (mlock(2), fork(2)).
+                self.counters.locked_bytes.store(0, Ordering::Relaxed);
+                self.counters.pinned_bytes.store(0, Ordering::Relaxed);
+                self.units.forget_after_fork();
+                self.large.forget_after_fork();
+                if self.policy.fork() != Fork::Inherit {
+                    self.registry.forget_after_fork();
+                    self.counters.in_use_bytes.store(0, Ordering::Relaxed);
+                    self.counters.committed_bytes.store(0, Ordering::Relaxed);
+                }
+                self.sentinel().store(HERE, Ordering::Release);
+            }
+            // Only threads of a child that race for their first operation come here. A fork at this very
+            // moment is no trouble: the grandchild finds the sentinel wiped again.
+            Err(_) => {
+                while self.sentinel().load(Ordering::Acquire) == BUSY {
+                    core::hint::spin_loop();
+                }
+            }
+        }
+    }
+
+    /// Number of forks between the process that made the heap and this one, as far as noticed.
+    pub(crate) fn generation(&self) -> u32 {
+        self.generation.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of the slab zone whose metadata is committed.
+    pub(crate) fn known_bytes(&self) -> usize {
+        // Acquire pairs with Release in `commit_metadata`.
+        self.steps.load(Ordering::Acquire) as usize * STEP_UNITS * UNIT_BYTES
+    }
+
+    /// Makes sure that the metadata of the units below `end` is committed.
+    pub(crate) fn commit_metadata(&self, end: usize) -> Result<(), Error> {
+        loop {
+            let steps = self.steps.load(Ordering::Acquire);
+            let first = steps as usize * STEP_UNITS;
+            if end <= first {
+                return Ok(());
+            }
+            let g = &self.geometry;
+            for (table, entry_bytes) in [
+                (g.shadow_offset, UNIT_BYTES / super::geometry::GRANULE_BYTES),
+                (g.headers_offset, size_of::<Header>()),
+                (g.free_bits_offset, super::geometry::BITMAP_WORDS * 8),
+                (g.remote_bits_offset, super::geometry::BITMAP_WORDS * 8),
+            ] {
+                // Threads that race here do the same thing twice, which changes nothing.
+                self.metadata
+                    .commit(pages(table + first * entry_bytes)?, pages(STEP_UNITS * entry_bytes)?)?;
+            }
+            // Release pairs with Acquire above and in `known_bytes`.
+            let _ = self.steps.compare_exchange(steps, steps + 1, Ordering::Release, Ordering::Relaxed);
+        }
+    }
+
+    /// The unit with this number, if its metadata is committed.
+    pub(crate) fn unit(&self, number: u32) -> Option<Unit> {
+        if (number as usize) < self.known_bytes() / UNIT_BYTES {
+            // SAFETY: committed, by `Shared` 3.
+            Some(unsafe { Unit::new(number) })
+        } else {
+            None
+        }
+    }
+
+    /// The unit with a number that came out of one of this heap's lists.
+    ///
+    /// # Safety
+    /// - `number` was made from a [`Unit`] of this heap.
+    pub(crate) unsafe fn unit_in_list(&self, number: u32) -> Unit {
+        // SAFETY: committed for the unit it was made from, by `Unit` 1.
+        unsafe { Unit::new(number) }
+    }
+
+    /// The place of a thread heap. `None` if there are not that many.
+    pub(crate) fn thread_heap(&self, index: usize) -> Option<NonNull<ThreadHeap>> {
+        if index >= self.geometry.max_threads {
+            return None;
+        }
+        let offset = self.geometry.threads_offset + index * THREAD_HEAP_BYTES;
+        // SAFETY: within the metadata range by the layout.
+        Some(unsafe { self.metadata.base().add(offset) }.cast())
+    }
+
+    /// The address of a unit's first byte.
+    pub(crate) fn unit_address(&self, unit: Unit) -> NonNull<u8> {
+        // SAFETY: a unit lies in the slab zone, which is part of the memory range.
+        unsafe { self.memory.base().add(unit.offset()) }
+    }
+
+    /// Links of units in the pools.
+    pub(crate) fn unit_link(&self, number: u32) -> &AtomicU32 {
+        // SAFETY: only called with numbers that were put on a stack, so made from units of this heap.
+        let unit = unsafe { self.unit_in_list(number) };
+        &self.tables.header(unit).stack_link
+    }
+
+    /// Whether `ptr` lies in the memory range: one subtraction and one compare.
+    #[inline]
+    pub(crate) fn contains(&self, ptr: *const u8) -> bool {
+        self.memory.contains(ptr.addr())
+    }
+
+    /// Whether a block behind this pointer was made by a process that forked since, and is gone here.
+    pub(crate) fn is_inherited(&self, unit: Unit) -> bool {
+        self.policy.fork() != Fork::Inherit
+            && self.tables.header(unit).generation.load(Ordering::Relaxed) != self.generation()
+    }
+
+    /// Whether `purge` ever ran: what it wiped cannot tell overflows apart any more.
+    pub(crate) fn is_purged(&self) -> bool {
+        self.counters.purges.load(Ordering::Relaxed) != 0
+    }
+
+    /// The part of a unit that holds slots.
+    pub(crate) fn payload(&self, unit: Unit) -> (NonNull<u8>, usize) {
+        (self.unit_address(unit), PAYLOAD_BYTES)
+    }
+}
+
+/// Bytes to pages; the sizes of this module are multiples of the page size.
+pub(crate) fn pages(bytes: usize) -> Result<PageBytes, Error> {
+    PageBytes::exact(bytes).ok_or(Error::TooLarge)
+}
+
+/// Reserves memory and metadata: half as much of both as long as one of them fails.
+fn reserve_both(wanted: Constraints) -> Result<(Reservation, Reservation, Geometry), Error> {
+    const LEAST_BYTES: usize = 1 << 20;
+    let mut constraints = wanted;
+    loop {
+        let geometry = Geometry::new(constraints).ok_or(Error::TooLarge)?;
+        match reserve(&constraints, &geometry) {
+            Ok((memory, metadata)) => return Ok((memory, metadata, geometry)),
+            Err(error) => {
+                let half = (constraints.memory_bytes / 2).next_multiple_of(LEAST_BYTES);
+                if half == constraints.memory_bytes {
+                    return Err(error);
+                }
+                constraints = Constraints {
+                    memory_bytes: half,
+                    max_threads: (constraints.max_threads / 2).max(wanted.max_threads.min(64)),
+                };
+            }
+        }
+    }
+}
+
+fn reserve(constraints: &Constraints, geometry: &Geometry) -> Result<(Reservation, Reservation), Error> {
+    let bytes = pages(constraints.memory_bytes)?;
+    // Units are aligned to their size, so that a slot's place in its unit is a mask away.
+    let memory = Reservation::new_aligned(bytes, bytes, pages(UNIT_BYTES)?)?;
+    let bytes = pages(geometry.metadata_bytes)?;
+    match Reservation::new_aligned(bytes, bytes, pages(UNIT_BYTES)?) {
+        Ok(metadata) => Ok((memory, metadata)),
+        Err(error) => {
+            // SAFETY: nobody knows the range yet.
+            let _ = unsafe { memory.release() };
+            Err(error)
+        }
+    }
+}
+
+/// Tells the kernel how to treat the ranges, once. What decides over secrecy must not fail; what the kernel
+/// may lack is counted.
+fn apply_hints(
+    policy: Policy,
+    memory: &Reservation,
+    metadata: &Reservation,
+    geometry: &Geometry,
+) -> Result<u32, Error> {
+    let mut refused = 0;
+    memory.hint(Hint::DontDump)?;
+    metadata.hint(Hint::DontDump)?;
+    for hint in [Hint::NoHugePage, Hint::Unmergeable] {
+        // Refused by kernels built without huge pages or KSM, which then have neither to fear.
+        refused += u32::from(memory.hint(hint).is_err());
+    }
+    let _ = metadata.hint(Hint::NoHugePage);
+    let sentinel = pages(SENTINEL_OFFSET)?;
+    metadata.hint_part(sentinel, PageBytes::one(), Hint::WipeOnFork)?;
+    let threads = pages(geometry.threads_offset)?;
+    let threads_bytes = pages(geometry.max_threads * THREAD_HEAP_BYTES)?;
+    match policy.fork() {
+        Fork::Inherit => {}
+        Fork::Wipe => {
+            memory.hint(Hint::WipeOnFork)?;
+            metadata.hint_part(threads, threads_bytes, Hint::WipeOnFork)?;
+        }
+        Fork::Exclude => {
+            memory.hint(Hint::DontFork)?;
+            metadata.hint_part(threads, threads_bytes, Hint::WipeOnFork)?;
+        }
+    }
+    Ok(refused)
+}

@@ -1,0 +1,368 @@
+//! Slow paths of small blocks: slots move between stashes, slabs and the pool, a batch at a time.
+
+// UNSAFETY: makes granules and units out of the numbers in its own lists.
+#![expect(unsafe_code, reason = "numbers in a thread heap's lists are its own, see `ThreadHeap` 3")]
+#![expect(
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    clippy::indexing_slicing,
+    reason = "counts of slots below 2^12; classes below NR_CLASSES; words below SLOT_WORDS"
+)]
+
+use core::sync::atomic::Ordering;
+
+use super::class::CLASSES;
+use super::corruption::Corruption;
+use super::geometry::{GRANULE_BYTES, SLOT_WORDS, UNIT_BYTES, UNIT_GRANULES};
+use super::inbox::Mark;
+use super::pending::LINE_SHIFT;
+use super::shadow;
+use super::shared::Shared;
+use super::tables::{Granule, Unit};
+use super::thread::ThreadHeap;
+use crate::{Error, wipe};
+
+/// Empty slabs that a thread keeps whatever the number of its slabs: 512 KiB.
+const EMPTY_KEPT: u32 = 8;
+
+/// A thread heap together with the heap it belongs to.
+///
+/// # Invariant
+/// 1. The calling thread holds the thread heap, which is set up and belongs to `shared`.
+#[derive(Clone, Copy)]
+pub(crate) struct Local<'a> {
+    shared: &'static Shared,
+    heap: &'a ThreadHeap,
+}
+
+impl<'a> Local<'a> {
+    /// # Safety
+    /// - The calling thread holds `heap`, which is set up and belongs to `shared`.
+    pub(crate) const unsafe fn new(shared: &'static Shared, heap: &'a ThreadHeap) -> Self {
+        Self { shared, heap }
+    }
+
+    pub(crate) const fn heap(self) -> &'a ThreadHeap {
+        self.heap
+    }
+
+    pub(crate) const fn shared(self) -> &'static Shared {
+        self.shared
+    }
+
+    /// Fills the empty stash of a class: from the slabs at hand, blocks that came home, or a new slab.
+    #[cold]
+    pub(crate) fn refill(self, class: usize) -> Result<(), Error> {
+        self.collect_mail();
+        let shape = &CLASSES[class];
+        let wanted = (shape.stash_len / 2).max(1);
+        while self.heap.bin(class).len() < wanted {
+            let unit = match self.partial(class) {
+                Some(unit) => unit,
+                // Part of a batch will do: the next slab is made when this one is used up.
+                None if self.heap.bin(class).len() > 0 => break,
+                None => self.add_slab(class)?,
+            };
+            self.take_slots(class, unit, wanted - self.heap.bin(class).len());
+        }
+        let mut rng = self.heap.rng.get();
+        self.heap.bin(class).shuffle(&mut rng);
+        self.heap.rng.set(rng);
+        Ok(())
+    }
+
+    /// The first slab of a class that has free slots.
+    fn partial(self, class: usize) -> Option<Unit> {
+        match self.heap.partial[class].get() {
+            0 => None,
+            // SAFETY: only numbers of units are put into the list.
+            number => Some(unsafe { self.shared.unit_in_list(number) }),
+        }
+    }
+
+    /// Moves up to `wanted` free slots of a slab to the stash.
+    fn take_slots(self, class: usize, unit: Unit, wanted: u32) {
+        let header = self.shared.tables.header(unit);
+        let bits = self.shared.tables.free_bits(unit);
+        let bin = self.heap.bin(class);
+        let before = header.nr_free.load(Ordering::Relaxed);
+        let mut left = wanted.min(before);
+        let first_granule = unit.granule(0).number();
+        for (word, cell) in bits.iter().take(SLOT_WORDS).enumerate() {
+            if left == 0 {
+                break;
+            }
+            let mut free = cell.load(Ordering::Relaxed);
+            if free == 0 {
+                continue;
+            }
+            while free != 0 && left > 0 {
+                let bit = free.trailing_zeros();
+                free &= free - 1;
+                bin.push(first_granule + word as u32 * 64 + bit);
+                left -= 1;
+            }
+            cell.store(free, Ordering::Relaxed);
+        }
+        let taken = wanted.min(before) - left;
+        if left != 0 || taken == 0 {
+            Corruption::Metadata.abort();
+        }
+        if before == CLASSES[class].nr_slots {
+            self.heap.nr_empty.set(self.heap.nr_empty.get() - 1);
+        }
+        header.nr_free.store(before - taken, Ordering::Relaxed);
+        if before == taken {
+            self.unlist(class, unit);
+        }
+    }
+
+    /// Makes a slab of `class` and puts it into the list.
+    fn add_slab(self, class: usize) -> Result<Unit, Error> {
+        let unit = match self.shared.acquire_unit() {
+            Ok(unit) => unit,
+            Err(error) => {
+                // Before giving up: empty slabs of other classes, and what idle thread heaps hold.
+                if !self.release_empty(0) && !self.shared.scavenge() {
+                    return Err(error);
+                }
+                self.shared.acquire_unit()?
+            }
+        };
+        let tables = &self.shared.tables;
+        self.heap.known_bytes.set(self.shared.known_bytes());
+        for i in 0..UNIT_GRANULES {
+            tables.shadow(unit.granule(i * GRANULE_BYTES)).store(shadow::NEVER, Ordering::Relaxed);
+        }
+        let shape = &CLASSES[class];
+        let bits = tables.free_bits(unit);
+        for i in 0..shape.nr_slots {
+            let granule = unit.granule((shape.first_bytes + i * shape.slot_bytes) as usize);
+            let (word, mask) = granule.bit();
+            let cell = &bits[word];
+            cell.store(cell.load(Ordering::Relaxed) | mask, Ordering::Relaxed);
+        }
+        let header = tables.header(unit);
+        header.generation.store(self.shared.generation(), Ordering::Relaxed);
+        header.nr_free.store(shape.nr_slots, Ordering::Relaxed);
+        // Release: who reads the owner for a block of this slab got the block from it anyway; walkers and
+        // `purge` find the class together with the slab.
+        header.owner_class.store(self.heap.id.get() << 8 | class as u32, Ordering::Release);
+        self.heap.nr_slabs.set(self.heap.nr_slabs.get() + 1);
+        self.heap.nr_empty.set(self.heap.nr_empty.get() + 1);
+        self.list(class, unit);
+        Ok(unit)
+    }
+
+    /// Puts away one slot that the stash has no room for, and half of the stash with it.
+    #[cold]
+    pub(crate) fn spill(self, class: usize, granule: u32) {
+        let bin = self.heap.bin(class);
+        bin.spill(CLASSES[class].stash_len / 2, |number| self.put_back(class, number));
+        bin.push(granule);
+    }
+
+    /// Puts a free slot back into its slab.
+    fn put_back(self, class: usize, number: u32) {
+        // SAFETY: the slot comes from this thread heap's stash or quarantine, or from a slab of its own.
+        let granule = unsafe { Granule::new(number) };
+        let unit = granule.unit();
+        let (word, mask) = granule.bit();
+        let cell = &self.shared.tables.free_bits(unit)[word];
+        let bits = cell.load(Ordering::Relaxed);
+        if bits & mask != 0 {
+            Corruption::DoubleFree.abort();
+        }
+        cell.store(bits | mask, Ordering::Relaxed);
+        self.count_free(class, unit, 1);
+    }
+
+    /// Notes that `n` slots of a slab became free, and releases the slab if too many are empty.
+    fn count_free(self, class: usize, unit: Unit, n: u32) {
+        let header = self.shared.tables.header(unit);
+        let now = header.nr_free.load(Ordering::Relaxed) + n;
+        header.nr_free.store(now, Ordering::Relaxed);
+        if header.listed.load(Ordering::Relaxed) == 0 {
+            self.list(class, unit);
+        }
+        if now < CLASSES[class].nr_slots {
+            return;
+        }
+        let empty = self.heap.nr_empty.get() + 1;
+        self.heap.nr_empty.set(empty);
+        // A quarter of the slabs may stay empty: giving pages back and taking them again costs more than
+        // anything else a heap does.
+        if empty > EMPTY_KEPT && empty > self.heap.nr_slabs.get() / 4 {
+            self.release_slab(class, unit);
+        }
+    }
+
+    /// Gives an empty slab back.
+    fn release_slab(self, class: usize, unit: Unit) {
+        self.unlist(class, unit);
+        for cell in self.shared.tables.free_bits(unit) {
+            cell.store(0, Ordering::Relaxed);
+        }
+        self.shared.tables.header(unit).nr_free.store(0, Ordering::Relaxed);
+        self.heap.nr_slabs.set(self.heap.nr_slabs.get() - 1);
+        self.heap.nr_empty.set(self.heap.nr_empty.get() - 1);
+        let first = (unit.offset() >> LINE_SHIFT) as u32;
+        let end = first + (UNIT_BYTES >> LINE_SHIFT) as u32;
+        self.heap.pending.empty_range(first, end, |line| self.heap.write_back_line(line));
+        self.shared.release_unit(unit);
+    }
+
+    /// Gives empty slabs back until no more than `kept` are left. Tells whether it gave any.
+    pub(crate) fn release_empty(self, kept: u32) -> bool {
+        let before = self.heap.nr_empty.get();
+        for (class, shape) in CLASSES.iter().enumerate() {
+            let mut next = self.heap.partial[class].get();
+            while next != 0 && self.heap.nr_empty.get() > kept {
+                // SAFETY: only numbers of units are put into the list.
+                let unit = unsafe { self.shared.unit_in_list(next) };
+                let header = self.shared.tables.header(unit);
+                next = header.next.load(Ordering::Relaxed);
+                if header.nr_free.load(Ordering::Relaxed) == shape.nr_slots {
+                    self.release_slab(class, unit);
+                }
+            }
+        }
+        self.heap.nr_empty.get() < before
+    }
+
+    /// Takes back the blocks that other threads freed.
+    pub(crate) fn collect_mail(self) {
+        if !self.heap.inbox.has_mail() {
+            return;
+        }
+        let remote = |number: u32| {
+            // SAFETY: only numbers of units are posted.
+            self.shared.tables.remote(unsafe { self.shared.unit_in_list(number) })
+        };
+        self.heap.inbox.drain(remote, |number| {
+            // SAFETY: as above.
+            let unit = unsafe { self.shared.unit_in_list(number) };
+            let owner_class = self.shared.tables.header(unit).owner_class.load(Ordering::Relaxed);
+            if owner_class >> 8 == self.heap.id.get() {
+                self.collect_slab((owner_class & 0xff) as usize, unit);
+            } else {
+                // The slab was given back and taken by another thread heap between the moment when somebody
+                // freed a block in it and the moment when they posted it.
+                self.shared.forward(unit);
+            }
+        });
+    }
+
+    fn collect_slab(self, class: usize, unit: Unit) {
+        let remote = self.shared.tables.remote(unit);
+        let bits = self.shared.tables.free_bits(unit);
+        let mut count = 0;
+        for (word, cell) in bits.iter().take(SLOT_WORDS).enumerate() {
+            let mut came = remote.take(word);
+            if came == 0 {
+                continue;
+            }
+            let here = cell.load(Ordering::Relaxed);
+            if here & came != 0 {
+                Corruption::DoubleFree.abort();
+            }
+            cell.store(here | came, Ordering::Relaxed);
+            while came != 0 {
+                let bit = came.trailing_zeros();
+                came &= came - 1;
+                let granule = unit.granule((word * 64 + bit as usize) * GRANULE_BYTES);
+                let state = self.shared.tables.shadow(granule);
+                // A block freed by two threads at the same moment shows here at the latest: the owner's own
+                // free, or its reuse, has overwritten the mark.
+                if state.load(Ordering::Relaxed) != shadow::REMOTE {
+                    Corruption::DoubleFree.abort();
+                }
+                state.store(shadow::FREED, Ordering::Relaxed);
+                count += 1;
+            }
+        }
+        if count > 0 {
+            self.count_free(class, unit, count);
+        }
+    }
+
+    /// Puts every slot at hand back and gives empty slabs up, down to `kept`.
+    pub(crate) fn trim(self, kept: u32) {
+        for (class, _) in CLASSES.iter().enumerate() {
+            self.heap.bin(class).empty(|number| self.put_back(class, number));
+        }
+        self.collect_mail();
+        self.release_empty(kept);
+    }
+
+    /// Writes every remembered line back and waits for it.
+    #[cold]
+    pub(crate) fn write_back_all(self) {
+        self.heap.pending.empty(|line| self.heap.write_back_line(line));
+        wipe::fence();
+    }
+
+    fn list(self, class: usize, unit: Unit) {
+        let head = &self.heap.partial[class];
+        let header = self.shared.tables.header(unit);
+        let next = head.replace(unit.number());
+        header.prev.store(0, Ordering::Relaxed);
+        header.next.store(next, Ordering::Relaxed);
+        header.listed.store(1, Ordering::Relaxed);
+        if next != 0 {
+            // SAFETY: only numbers of units are put into the list.
+            let next = unsafe { self.shared.unit_in_list(next) };
+            self.shared.tables.header(next).prev.store(unit.number(), Ordering::Relaxed);
+        }
+    }
+
+    fn unlist(self, class: usize, unit: Unit) {
+        let header = self.shared.tables.header(unit);
+        let next = header.next.swap(0, Ordering::Relaxed);
+        let prev = header.prev.swap(0, Ordering::Relaxed);
+        header.listed.store(0, Ordering::Relaxed);
+        if prev == 0 {
+            self.heap.partial[class].set(next);
+        } else {
+            // SAFETY: only numbers of units are put into the list.
+            let prev = unsafe { self.shared.unit_in_list(prev) };
+            self.shared.tables.header(prev).next.store(next, Ordering::Relaxed);
+        }
+        if next != 0 {
+            // SAFETY: as above.
+            let next = unsafe { self.shared.unit_in_list(next) };
+            self.shared.tables.header(next).prev.store(prev, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Shared {
+    /// Sends a block home that another thread heap owns: its slot is wiped already.
+    pub(crate) fn send_home(&self, granule: Granule) {
+        let unit = granule.unit();
+        let (word, mask) = granule.bit();
+        if self.tables.remote(unit).mark(word, mask) == Mark::First {
+            self.post(unit);
+        }
+    }
+
+    /// Announces a slab with remotely freed blocks to its owner.
+    fn post(&self, unit: Unit) {
+        let owner = self.tables.header(unit).owner_class.load(Ordering::Relaxed) >> 8;
+        let Some(index) = (owner as usize).checked_sub(1) else { return };
+        let Some(heap) = self.thread_heap(index) else { return };
+        // SAFETY: the place of a thread heap that owns a slab is set up and never freed.
+        let inbox = unsafe { &(*heap.as_ptr()).inbox };
+        inbox.post(unit.number(), |number| {
+            // SAFETY: only numbers of units are posted.
+            self.tables.remote(unsafe { self.unit_in_list(number) })
+        });
+    }
+
+    /// Announces a slab anew that had stood in the wrong inbox, if there is anything to announce.
+    fn forward(&self, unit: Unit) {
+        if !self.tables.remote(unit).is_empty() {
+            self.post(unit);
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! The heap against a model, with the consistency walker after every few operations.
+
+#![allow(
+    unsafe_code,
+    clippy::undocumented_unsafe_blocks,
+    clippy::multiple_unsafe_ops_per_block,
+    reason = "tests drive the raw interface; what they do is what they test"
+)]
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "tests"
+)]
+
+use core::alloc::Layout;
+use core::ptr::NonNull;
+
+use super::facade::{of, private::PrivateHeap};
+use super::geometry::Constraints;
+use super::rng::Rng;
+use crate::{Backing, Error, Flush, Fork, Lock, Policy};
+
+const MODEST: Constraints = Constraints { memory_bytes: 256 << 20, max_threads: 8 };
+const UNLOCKED: Policy = Policy::SECRET.with_backing(Backing::Locked).with_lock(Lock::Off);
+
+struct Block {
+    ptr: NonNull<u8>,
+    layout: Layout,
+    fill: u8,
+}
+
+impl Block {
+    fn new(heap: &PrivateHeap, layout: Layout, fill: u8) -> Result<Self, Error> {
+        let ptr = heap.allocate(layout)?;
+        assert_eq!(ptr.addr().get() % layout.align(), 0, "{layout:?}");
+        let block = Self { ptr, layout, fill };
+        assert!(block.bytes().iter().all(|&byte| byte == 0), "a new block is all zero");
+        unsafe { ptr.write_bytes(fill, layout.size()) };
+        Ok(block)
+    }
+
+    fn bytes(&self) -> &[u8] {
+        unsafe { core::slice::from_raw_parts(self.ptr.as_ptr(), self.layout.size()) }
+    }
+
+    fn check(&self) {
+        assert!(self.bytes().iter().all(|&byte| byte == self.fill), "a block keeps its contents");
+    }
+}
+
+fn random_layout(rng: &mut Rng) -> Layout {
+    let size = match rng.below(16) {
+        0..=9 => rng.below(200),
+        10..=12 => rng.below(5000),
+        13..=14 => rng.below(40_000),
+        _ => rng.below(400_000),
+    } as usize;
+    let align = match rng.below(8) {
+        0..=5 => 1 << rng.below(5),
+        6 => 1 << rng.below(13),
+        _ => 1 << rng.below(17),
+    };
+    Layout::from_size_align(size, align).unwrap()
+}
+
+fn churn(heap: &PrivateHeap, seed: u64, operations: u32, flush: Flush) {
+    let mut rng = Rng::new(seed);
+    let mut live: Vec<Block> = Vec::new();
+    for i in 0..operations {
+        match rng.below(5) {
+            0 | 1 => live.push(Block::new(heap, random_layout(&mut rng), 1 + rng.below(255) as u8).unwrap()),
+            2 if !live.is_empty() => {
+                let index = rng.below(live.len() as u32) as usize;
+                let block = &mut live[index];
+                block.check();
+                let new_size = random_layout(&mut rng).size();
+                let old_size = block.layout.size();
+                block.ptr = unsafe { heap.reallocate(block.ptr, block.layout, new_size, flush) }.unwrap();
+                block.layout = Layout::from_size_align(new_size, block.layout.align()).unwrap();
+                let kept = old_size.min(new_size);
+                assert!(block.bytes()[..kept].iter().all(|&byte| byte == block.fill));
+                assert!(block.bytes()[kept..].iter().all(|&byte| byte == 0), "what is new is zero");
+                unsafe { block.ptr.write_bytes(block.fill, new_size) };
+            }
+            _ if !live.is_empty() => {
+                let block = live.swap_remove(rng.below(live.len() as u32) as usize);
+                block.check();
+                unsafe { heap.deallocate(block.ptr, block.layout, flush) };
+            }
+            _ => {}
+        }
+        if i % 64 == 0 {
+            heap.walk();
+        }
+        if live.len() > 300 {
+            for block in live.drain(..250) {
+                block.check();
+                unsafe { heap.deallocate(block.ptr, block.layout, flush) };
+            }
+        }
+    }
+    for block in live {
+        block.check();
+        unsafe { heap.deallocate(block.ptr, block.layout, flush) };
+    }
+    assert_eq!(heap.walk().live_blocks, 0);
+}
+
+#[test]
+fn random_operations_keep_every_record_consistent() {
+    for (seed, flush) in [(1, Flush::Off), (2, Flush::Bounded), (3, Flush::Immediate)] {
+        let heap = PrivateHeap::new(UNLOCKED, MODEST).unwrap();
+        churn(&heap, seed, 6_000, flush);
+        let stats = heap.stats();
+        assert_eq!((stats.live_blocks, stats.live_bytes), (0, 0));
+        heap.give_up();
+        assert_eq!(heap.stats().in_use_bytes, 0, "everything went back to the pool");
+        assert_eq!(heap.stats().resident_bytes, 0, "and to the kernel");
+    }
+}
+
+#[test]
+fn random_operations_locked_and_pinned() {
+    let heap = PrivateHeap::new(Policy::SECRET.with_lock(Lock::BestEffort), MODEST).unwrap();
+    churn(&heap, 4, 2_000, Flush::Immediate);
+}
+
+#[test]
+fn every_boundary_size_and_alignment() {
+    let heap = PrivateHeap::new(UNLOCKED, Constraints { memory_bytes: 8 << 30, max_threads: 2 }).unwrap();
+    for shift in 0..=30 {
+        for size in [0, 1, 7, 8, 9, 24, 25, 1032, 1033, 4096, 8184, 8185, 30_680, 30_681, 65_536, 1 << 20] {
+            let layout = Layout::from_size_align(size, 1 << shift).unwrap();
+            let block = Block::new(&heap, layout, 7).unwrap();
+            unsafe { heap.deallocate(block.ptr, layout, Flush::Off) };
+        }
+    }
+    heap.walk();
+}
+
+#[test]
+fn what_cannot_be_had_is_an_error() {
+    let heap = PrivateHeap::new(UNLOCKED, MODEST).unwrap();
+    let huge = Layout::from_size_align(1 << 40, 16).unwrap();
+    assert!(matches!(heap.allocate(huge), Err(Error::HeapFull { .. } | Error::TooLarge)));
+    let most = Layout::from_size_align(isize::MAX as usize - 4096, 1).unwrap();
+    assert!(heap.allocate(most).is_err());
+    // Use the heap up, give all of it back, and use it again.
+    for _ in 0..2 {
+        let layout = Layout::from_size_align(30_000, 16).unwrap();
+        let mut blocks = Vec::new();
+        while let Ok(ptr) = heap.allocate(layout) {
+            blocks.push(ptr);
+        }
+        assert!(blocks.len() > 1000);
+        assert!(matches!(heap.allocate(layout), Err(Error::HeapFull { .. })));
+        for ptr in blocks {
+            unsafe { heap.deallocate(ptr, layout, Flush::Off) };
+        }
+    }
+    heap.walk();
+}
+
+#[test]
+fn blocks_pass_between_threads() {
+    const POLICY: Policy = Policy::PROGRAM.with_fork(Fork::Wipe).with_lock(Lock::Off);
+    let heap = of(POLICY);
+    let threads: Vec<_> = (0..4)
+        .map(|id| {
+            std::thread::spawn(move || {
+                let mut rng = Rng::new(id);
+                let mut made = Vec::new();
+                for _ in 0..20_000 {
+                    let layout = Layout::from_size_align(1 + rng.below(600) as usize, 8).unwrap();
+                    let ptr = heap.allocate(layout).unwrap();
+                    unsafe { ptr.write_bytes(0xa5, layout.size()) };
+                    made.push((ptr.as_ptr() as usize, layout));
+                }
+                made
+            })
+        })
+        .collect();
+    let made: Vec<_> = threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
+    let half = made.len() / 2;
+    std::thread::scope(|scope| {
+        for part in [&made[..half], &made[half..]] {
+            scope.spawn(move || {
+                for &(address, layout) in part {
+                    let ptr = NonNull::new(address as *mut u8).unwrap();
+                    unsafe { heap.deallocate(ptr, layout, Flush::Bounded) };
+                }
+            });
+        }
+    });
+    // The thread heaps of the four are idle now: their slots come home when they are taken over.
+    let (_, stats) = heap.stats().unwrap();
+    assert_eq!(stats.live_blocks, 0);
+    assert!(stats.thread_heaps <= 8, "{stats:?}");
+}
+
+#[test]
+fn pending_lines_stay_within_their_bound_and_a_flush_clears_what_a_thread_leaves() {
+    const POLICY: Policy = Policy::PROGRAM.with_lock(Lock::Off).with_fork(Fork::Exclude);
+    let heap = of(POLICY);
+    std::thread::spawn(move || {
+        let layout = Layout::from_size_align(100, 8).unwrap();
+        for _ in 0..50 {
+            let blocks: Vec<_> = (0..1000).map(|_| heap.allocate(layout).unwrap()).collect();
+            for ptr in blocks {
+                unsafe { heap.deallocate(ptr, layout, Flush::Bounded) };
+            }
+            let (_, stats) = heap.stats().unwrap();
+            assert!(stats.pending_lines > 0 && stats.pending_lines <= super::PENDING_LINES);
+        }
+    })
+    .join()
+    .unwrap();
+    assert_eq!(heap.stats().unwrap().1.pending_lines, 0, "a thread that ends leaves none");
+}
+
+#[test]
+fn steady_use_needs_no_new_memory() {
+    let heap = PrivateHeap::new(UNLOCKED, MODEST).unwrap();
+    let layout = Layout::from_size_align(32, 8).unwrap();
+    for _ in 0..1000 {
+        let ptr = heap.allocate(layout).unwrap();
+        unsafe { heap.deallocate(ptr, layout, Flush::Off) };
+    }
+    let before = heap.stats();
+    for _ in 0..100_000 {
+        let ptr = heap.allocate(layout).unwrap();
+        unsafe { heap.deallocate(ptr, layout, Flush::Off) };
+    }
+    assert_eq!(heap.stats(), before);
+}

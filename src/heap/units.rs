@@ -1,0 +1,237 @@
+//! The pool of units: where slabs come from and go back to.
+//!
+//! | state | guard | access | lock | found |
+//! |---|---|---|---|---|
+//! | fresh | no | none | no | above the watermark |
+//! | bare | maybe | maybe | no | on the stack `bare`: something could not be made, or was taken back |
+//! | ready | yes | yes | as the policy says | on the stack `ready`; its memory was given back or never touched |
+//! | slab | yes | yes | as the policy says | owned by a thread heap |
+
+// UNSAFETY: makes guards in and gives back units that nobody uses.
+#![expect(unsafe_code, reason = "acts on units that the calling thread has just taken for itself")]
+#![expect(
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    reason = "numbers of units are below 2^22"
+)]
+
+use core::num::NonZeroU64;
+use core::sync::atomic::{AtomicU32, Ordering};
+
+use super::geometry::{GUARD_BYTES, PAYLOAD_BYTES, UNIT_BYTES};
+use super::index_stack::IndexStack;
+use super::large::subtract;
+use super::shared::{Shared, pages};
+use super::tables::Unit;
+use crate::os::{self, LockState};
+use crate::pages::{GuardKind, PinId};
+use crate::{Backing, Error, Lock};
+
+/// Units made ready at once where a lock may fail without harm: fewer system calls a unit.
+const BATCH: u32 = 16;
+
+/// What was made of a unit, as kept in its header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+enum Prepared {
+    /// Nothing, or not all of it.
+    Nothing = 0,
+    /// Guard and access; not locked.
+    Unlocked = 1,
+    /// Guard, access and lock.
+    Locked = 2,
+}
+
+/// The pool.
+#[derive(Debug)]
+pub(crate) struct Units {
+    /// Units below it were handed out at least once. Unit 0 never is.
+    watermark: AtomicU32,
+    ready: IndexStack,
+    bare: IndexStack,
+}
+
+impl Units {
+    pub(crate) fn new() -> Self {
+        Self { watermark: AtomicU32::new(1), ready: IndexStack::new(), bare: IndexStack::new() }
+    }
+
+    /// Units below it were handed out at least once.
+    pub(crate) fn watermark(&self) -> u32 {
+        self.watermark.load(Ordering::Acquire)
+    }
+
+    /// In a forked child: units are neither guarded nor locked there any more, so they are given up. A heap
+    /// that is inherited has its guards still, but free units keep only what the child can trust.
+    pub(crate) fn forget_after_fork(&self) {
+        self.ready.clear();
+        self.bare.clear();
+    }
+}
+
+impl Shared {
+    /// Takes a unit for a slab: guarded, usable, locked and pinned as the policy says, all zero.
+    pub(crate) fn acquire_unit(&self) -> Result<Unit, Error> {
+        let link = |number| self.unit_link(number);
+        let unit = if let Some(number) = self.units.ready.pop(link) {
+            // SAFETY: only numbers of units are pushed.
+            unsafe { self.unit_in_list(number) }
+        } else if let Some(number) = self.units.bare.pop(link) {
+            // SAFETY: as above.
+            let unit = unsafe { self.unit_in_list(number) };
+            self.prepare(unit, 1).inspect_err(|_| self.units.bare.push(unit.number(), link))?;
+            unit
+        } else {
+            self.acquire_fresh()?
+        };
+        self.pin(unit);
+        self.counters.take(UNIT_BYTES);
+        Ok(unit)
+    }
+
+    /// Takes units that nobody had before: one, and some more for the pool.
+    fn acquire_fresh(&self) -> Result<Unit, Error> {
+        let wanted = if self.policy.lock() == Lock::Required { 1 } else { BATCH };
+        let limit = u32::try_from(self.geometry.nr_units()).unwrap_or(u32::MAX);
+        let mut first = self.units.watermark.load(Ordering::Relaxed);
+        let count = loop {
+            let count = wanted.min(limit - first);
+            if count == 0 {
+                return Err(Error::HeapFull { reserved_bytes: self.geometry.slab_bytes });
+            }
+            self.commit_metadata((first + count) as usize)?;
+            // AcqRel: the watermark is what makes the units known to walkers.
+            match self.units.watermark.compare_exchange_weak(
+                first,
+                first + count,
+                Ordering::AcqRel,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => break count,
+                Err(seen) => first = seen,
+            }
+        };
+        let link = |number| self.unit_link(number);
+        // SAFETY: its metadata was committed above.
+        let unit = unsafe { Unit::new(first) };
+        let made = self.prepare(unit, count);
+        let (pool, kept) = match made {
+            Ok(()) => (&self.units.ready, 1),
+            Err(_) => (&self.units.bare, 0),
+        };
+        for number in (first + kept..first + count).rev() {
+            pool.push(number, link);
+        }
+        made.map(|()| unit)
+    }
+
+    /// Makes guard, access and lock of `count` units that the caller took.
+    fn prepare(&self, first: Unit, count: u32) -> Result<(), Error> {
+        let offset = pages(first.offset())?;
+        let bytes = pages(count as usize * UNIT_BYTES)?;
+        self.memory.commit(offset, bytes)?;
+        // SAFETY: the last page of each unit holds no slot, so nobody has a reference into it.
+        let kind = unsafe {
+            self.memory.guard_each(
+                pages(first.offset() + PAYLOAD_BYTES)?,
+                pages(GUARD_BYTES)?,
+                pages(UNIT_BYTES)?,
+                count as usize,
+            )
+        }?;
+        if kind == GuardKind::NoAccess {
+            self.counters.guards_by_mprotect.fetch_add(count as usize, Ordering::Relaxed);
+        }
+        let locked = self.lock_units(first, count)?;
+        let is_fresh = self.header_state(first) == Prepared::Nothing as u32;
+        if is_fresh {
+            self.counters.committed_bytes.fetch_add(bytes.get(), Ordering::Relaxed);
+        }
+        for number in first.number()..first.number() + count {
+            // SAFETY: the caller's units are committed, all `count` of them.
+            let unit = unsafe { Unit::new(number) };
+            self.tables.header(unit).prepared.store(locked as u32, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    fn header_state(&self, unit: Unit) -> u32 {
+        self.tables.header(unit).prepared.load(Ordering::Relaxed)
+    }
+
+    fn lock_units(&self, first: Unit, count: u32) -> Result<Prepared, Error> {
+        let bytes = count as usize * UNIT_BYTES;
+        if self.policy.lock() == Lock::Off {
+            return Ok(Prepared::Unlocked);
+        }
+        match self.lock_part(first.offset(), bytes) {
+            Ok(()) => Ok(Prepared::Locked),
+            Err(error) if self.policy.lock() == Lock::Required => Err(error),
+            Err(_) => {
+                self.counters.lock_refused.fetch_add(1, Ordering::Relaxed);
+                self.counters.unlocked_bytes.fetch_add(bytes, Ordering::Relaxed);
+                Ok(Prepared::Unlocked)
+            }
+        }
+    }
+
+    /// Locks a part of the memory range and counts it. A heap that can do without leaves half of the limit to
+    /// those that cannot.
+    pub(crate) fn lock_part(&self, offset: usize, bytes: usize) -> Result<(), Error> {
+        if self.policy.lock() == Lock::BestEffort
+            && let Some(limit_bytes) = os::memlock_limit().soft
+            && self.counters.locked_bytes.load(Ordering::Relaxed) + bytes > limit_bytes / 2
+            && !os::may_exceed_memlock_limit()
+        {
+            return Err(Error::LockLimit { needed_bytes: bytes, limit_bytes });
+        }
+        self.memory.lock(pages(offset)?, pages(bytes)?)?;
+        self.counters.locked_bytes.fetch_add(bytes, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Pins a unit where the policy asks for it. What cannot be pinned stays locked and is counted.
+    fn pin(&self, unit: Unit) {
+        let header = self.tables.header(unit);
+        if self.policy.backing() != Backing::Auto || header.pin.load(Ordering::Relaxed) != 0 {
+            return;
+        }
+        // SAFETY: the slots of a unit that this thread has just taken: mapped, readable and writable; they
+        // stay so until `unpin`.
+        match unsafe { self.pins.pin(self.unit_address(unit), PAYLOAD_BYTES) } {
+            Ok(id) => {
+                header.pin.store(id.into_bits().get(), Ordering::Relaxed);
+                self.counters.pinned_bytes.fetch_add(PAYLOAD_BYTES, Ordering::Relaxed);
+            }
+            Err(errno) => {
+                self.counters.pin_refused.fetch_add(1, Ordering::Relaxed);
+                self.counters.pin_errno.store(errno.0.cast_unsigned(), Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Gives the memory of an empty slab back and the unit to the pool. Its slots are all zero, and its lines
+    /// written back.
+    pub(crate) fn release_unit(&self, unit: Unit) {
+        let header = self.tables.header(unit);
+        header.owner_class.store(0, Ordering::Relaxed);
+        let pin = header.pin.swap(0, Ordering::Relaxed);
+        if let Some(bits) = NonZeroU64::new(pin) {
+            // A pin that a parent process made is not counted here, and its table says so.
+            let _ = self.pins.unpin(PinId::from_bits(bits));
+            subtract(&self.counters.pinned_bytes, PAYLOAD_BYTES);
+        }
+        let state = if header.prepared.load(Ordering::Relaxed) == Prepared::Locked as u32 {
+            LockState::Locked
+        } else {
+            LockState::Unlocked
+        };
+        if let (Ok(offset), Ok(bytes)) = (pages(unit.offset()), pages(PAYLOAD_BYTES)) {
+            // SAFETY: no slot of the unit is in use, and it was unpinned above. If the kernel refuses, the
+            // pages stay, all zero: nothing is lost but their memory.
+            let _ = unsafe { self.memory.discard(offset, bytes, state) };
+        }
+        self.counters.give(UNIT_BYTES);
+        self.units.ready.push(unit.number(), |number| self.unit_link(number));
+    }
+}
