@@ -7,7 +7,7 @@
 
 #![expect(
     clippy::arithmetic_side_effects,
-    reason = "line sizes are powers of two between 16 bytes and 128 KiB"
+    reason = "line sizes are powers of two up to 128 KiB, and offsets stay below a length"
 )]
 
 use core::arch::asm;
@@ -16,6 +16,10 @@ use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use super::LINE_BYTES;
 use crate::wipe::{Instruction, Reach, zero};
+
+/// Zeroed, then flushed, before the next: while it is still in the first-level cache, and so that the flushes
+/// run under the stores that follow.
+const STEP_BYTES: usize = 4096;
 
 /// How far a flush gets.
 pub(crate) fn reach() -> Reach {
@@ -27,10 +31,17 @@ pub(crate) fn reach() -> Reach {
 /// # Safety
 /// * (valid for writes) `ptr` is valid for writes of `len` bytes, and nobody else accesses them meanwhile.
 pub(crate) unsafe fn zero_and_flush(ptr: NonNull<u8>, len: usize) {
-    // SAFETY: (valid for writes) is forwarded.
-    unsafe { zero(ptr, len) };
-    // SAFETY: bytes that are valid for writes are mapped.
-    unsafe { write_back(ptr, len) };
+    let mut done = 0;
+    while done < len {
+        let step = STEP_BYTES.min(len - done);
+        // SAFETY: `done < len`.
+        let at = unsafe { ptr.add(done) };
+        // SAFETY: (valid for writes): `step` bytes from here are inside.
+        unsafe { zero(at, step) };
+        // SAFETY: bytes that are valid for writes are mapped.
+        unsafe { write_back(at, step) };
+        done += step;
+    }
     fence();
 }
 
