@@ -19,7 +19,6 @@
 // UNSAFETY: this module overwrites memory given by address, and issues the cache instructions that Rust
 // has no functions for.
 #![expect(unsafe_code, reason = "raw stores and cache instructions are what this module is for")]
-#![allow(dead_code, unused_imports, reason = "temporary: goes when the heap calls all of it")]
 
 mod barrier;
 mod check;
@@ -36,7 +35,8 @@ use core::ptr::NonNull;
 use zeroize::DefaultIsZeroes;
 
 pub(crate) use check::{is_zero, slot_is_zero};
-pub(crate) use flush::{LINE_BYTES, fence, reach, write_back, write_back_line, zero_and_flush};
+#[allow(unused_imports, reason = "`reach` waits for `report()`")]
+pub(crate) use flush::{fence, reach, write_back, write_back_line, zero_and_flush};
 pub(crate) use zero::{zero, zero_slot};
 
 /// An instruction that takes a line out of, or through, every cache.

@@ -14,14 +14,17 @@ use core::arch::asm;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use super::LINE_BYTES;
 use crate::wipe::{Instruction, Reach, zero};
+
+/// The unit of `write_back_line`, the same on all processors; real lines are smaller or larger.
+const LINE_BYTES: usize = 64;
 
 /// Zeroed, then flushed, before the next: while it is still in the first-level cache, and so that the flushes
 /// run under the stores that follow.
 const STEP_BYTES: usize = 4096;
 
 /// How far a flush gets.
+#[allow(dead_code, reason = "waits for `report()`")]
 pub(crate) fn reach() -> Reach {
     Reach::PastCaches(Instruction::DcCivac)
 }
@@ -45,10 +48,10 @@ pub(crate) unsafe fn zero_and_flush(ptr: NonNull<u8>, len: usize) {
     fence();
 }
 
-/// Writes back the block of `LINE_BYTES` that holds `ptr`; `fence` waits for it.
+/// Writes back the aligned block of 64 bytes that holds `ptr`; `fence` waits for it.
 ///
 /// # Safety
-/// * (mapped) that block is mapped and readable.
+/// * (mapped) that block, and the lines that it is in, are mapped and readable.
 #[inline(always)]
 pub(crate) unsafe fn write_back_line(ptr: NonNull<u8>) {
     let block = ptr.map_addr(|addr| {

@@ -38,7 +38,3 @@ mod portable;
 use portable as machine;
 
 pub(crate) use machine::{fence, reach, write_back, write_back_line, zero_and_flush};
-
-/// The unit of [`write_back_line`]: the cache line of every x86-64 processor, and a power of two that the
-/// other backends honour whatever their lines are.
-pub(crate) const LINE_BYTES: usize = 64;
