@@ -24,6 +24,8 @@ pub enum Operation {
     Random,
     /// Allocating a block.
     Allocate,
+    /// Preparing a thread's signals for a scope (`sigaltstack`, `sigaction`).
+    SignalStack,
     /// Initialising a value: the caller's own closure refused.
     Initialize,
 }
@@ -90,6 +92,7 @@ impl fmt::Display for Operation {
             Self::Advise => "advising the kernel",
             Self::Random => "reading random bytes",
             Self::Allocate => "allocating",
+            Self::SignalStack => "preparing the signal stack",
             Self::Initialize => "initialising a secret",
         })
     }

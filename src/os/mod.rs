@@ -23,6 +23,12 @@ pub(crate) mod call;
 mod errno;
 pub(crate) mod fake;
 mod ring;
+#[cfg(all(
+    target_os = "linux",
+    not(oubliette_portable),
+    any(target_arch = "x86_64", target_arch = "aarch64")
+))]
+pub(crate) mod stacks;
 mod types;
 
 #[cfg(all(target_os = "linux", not(oubliette_portable)))]

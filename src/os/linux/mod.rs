@@ -14,6 +14,8 @@ mod map;
 mod probe;
 mod random;
 mod ring;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+pub(super) mod stacks;
 
 pub(super) use abort::{abort_with, preserve_errno};
 pub(super) use advise::{advise, discard, install_guard, install_guards, resident};
