@@ -30,7 +30,21 @@ mod heap;
 
 #[cfg(feature = "fault-injection")]
 pub mod fault;
+#[cfg(all(
+    target_os = "linux",
+    any(target_arch = "x86_64", target_arch = "aarch64"),
+    not(any(miri, oubliette_portable))
+))]
+mod scope;
 
 pub use error::{Error, Operation};
 pub use policy::{Backing, Flush, Fork, Lock, Policy};
+#[cfg(all(
+    target_os = "linux",
+    any(target_arch = "x86_64", target_arch = "aarch64"),
+    not(any(miri, oubliette_portable))
+))]
+pub use scope::{
+    Cover, Outcome, Scope, ScopeBuilder, is_in_scope, scope, spawn_scoped, suspended, try_scope,
+};
 pub use wipe::{Instruction, Reach, wipe, wipe_value};

@@ -1,0 +1,34 @@
+//! `scope(f)`: what `f` does leaves nothing behind, in the heap, on the stack or in the registers.
+//!
+//! | file | what |
+//! |---|---|
+//! | `run` | [`scope`], [`suspended`], [`Scope`] and its builder |
+//! | `enter` | into a scope and out of it |
+//! | `outcome` | what may leave a scope by value |
+//! | `future`, `spawn` | scopes for futures and threads |
+//! | `thread` | what a thread knows: where it is, and its stacks |
+//! | `stack`, `tracked`, `scan` | a stack, and how much of it was used |
+//! | `alternate`, `process` | signals, faults, panics |
+//! | `switch`, `registers` | the assembly |
+
+mod alternate;
+mod enter;
+mod outcome;
+mod process;
+mod registers;
+mod run;
+mod scan;
+mod spawn;
+mod stack;
+mod switch;
+mod thread;
+mod tracked;
+
+#[cfg(test)]
+mod tests;
+
+pub use outcome::Outcome;
+pub use run::{Cover, Scope, ScopeBuilder, is_in_scope, scope, suspended, try_scope};
+pub use spawn::spawn_scoped;
+#[expect(unused_imports, reason = "until ScopedAlloc, the next commit")]
+pub(crate) use thread::{Place, place};

@@ -1,0 +1,54 @@
+//! The switch alone, on memory of the test.
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::undocumented_unsafe_blocks,
+    clippy::multiple_unsafe_ops_per_block,
+    reason = "tests"
+)]
+
+use core::ptr;
+
+use super::{Body, call_inside, call_outside};
+use crate::scope::registers;
+
+struct Seen {
+    inside: usize,
+    outside: usize,
+    outer_sp: *mut u8,
+}
+
+fn here() -> usize {
+    let local = 0_u8;
+    core::hint::black_box(&raw const local).addr()
+}
+
+unsafe extern "C" fn outside(data: *mut u8) {
+    let seen = unsafe { &mut *data.cast::<Seen>() };
+    seen.outside = here();
+}
+
+unsafe extern "C" fn inside(data: *mut u8) {
+    let seen = data.cast::<Seen>();
+    unsafe { (*seen).inside = here() };
+    let body: Body = outside;
+    unsafe { call_outside((*seen).outer_sp, data, body, registers::clear()) };
+}
+
+#[test]
+fn the_body_runs_on_the_other_stack_and_comes_back() {
+    let mut memory = vec![0_u128; 4096];
+    let range = memory.as_mut_ptr_range();
+    let mut seen = Seen { inside: 0, outside: 0, outer_sp: ptr::null_mut() };
+    let data = &raw mut seen;
+    let [before, local] = [1.5_f64, 2.5].map(core::hint::black_box);
+    unsafe {
+        call_inside(range.end.cast(), data.cast(), inside, registers::clear(), &raw mut (*data).outer_sp)
+    };
+    assert!((range.start.addr()..range.end.addr()).contains(&seen.inside), "inside the memory");
+    assert!(seen.outside < seen.outer_sp.addr(), "below the outer stack pointer");
+    assert!(seen.outer_sp.addr() - seen.outside < 64 << 10, "on the outer stack");
+    assert!(
+        before.to_bits() == 1.5_f64.to_bits() && local.to_bits() == 2.5_f64.to_bits(),
+        "floats of the caller survive"
+    );
+}
