@@ -37,6 +37,9 @@ pub mod fault;
 ))]
 mod scope;
 
+#[cfg(test)]
+mod testing;
+
 pub use error::{Error, Operation};
 pub use policy::{Backing, Flush, Fork, Lock, Policy};
 #[cfg(all(

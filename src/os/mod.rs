@@ -8,7 +8,7 @@
 //! Rules for all of them:
 //!
 //! - They run inside allocator callbacks: none allocates, formats, panics, unwinds or takes a lock.
-//! - `ptr` and `len` are multiples of [`page_size`] unless a primitive says otherwise.
+//! - `ptr` and `len` are multiples of [`page_size`], and `len` is not zero.
 //! - All may be called from several threads at once.
 //! - They change `errno`; a caller whose own caller must not see that uses [`preserve_errno`].
 //! - Every call passes `fake::gate` first, where tests make it fail.
@@ -248,3 +248,6 @@ pub(crate) fn abort_with(message: &'static str) -> ! {
 pub(crate) fn preserve_errno<R>(f: impl FnOnce() -> R) -> R {
     backend::preserve_errno(f)
 }
+
+#[cfg(test)]
+mod tests;

@@ -68,6 +68,12 @@ impl PageBytes {
         self.0.checked_sub(other.0).map(Self)
     }
 
+    /// Multiple - multiple = multiple; zero if negative.
+    #[inline]
+    pub(crate) fn saturating_sub(self, other: Self) -> Self {
+        Self(self.0.saturating_sub(other.0))
+    }
+
     /// n * multiple = multiple, unless that is more bytes than there are addresses.
     #[inline]
     pub(crate) fn checked_mul(self, count: usize) -> Option<Self> {

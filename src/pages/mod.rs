@@ -3,10 +3,15 @@
 //! allocator callbacks.
 
 mod bytes;
+mod guarded;
+mod hints;
+mod layout;
 mod pins;
 mod reservation;
 mod slot_map;
 
 pub(crate) use bytes::PageBytes;
+pub(crate) use guarded::{GuardedPages, Protection};
+pub(crate) use hints::{Hints, Measure};
 pub(crate) use pins::{PinId, Pins, pins};
 pub(crate) use reservation::{GuardKind, Reservation};

@@ -3,7 +3,7 @@
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU32, Ordering};
 
-use super::{advise, check, map};
+use super::{advise, check, lock, map};
 use crate::os::{Errno, Features, Hint, Result, Support};
 
 /// The answer for one feature, kept in a word so that no lock is needed: two threads that probe at once find
@@ -92,6 +92,9 @@ pub(super) fn note_io_uring(result: Result<()>) {
 fn on_scratch_page(attempt: impl FnOnce(NonNull<u8>, usize) -> Result<()>) -> Result<()> {
     let len = super::page_size();
     let page = map::reserve(len)?;
+    // Under mlockall(MCL_FUTURE) it was locked as it was made, and locked memory takes no guard.
+    // SAFETY: reserved above. A failure shows in what is tried next.
+    let _ = unsafe { lock::unlock(page, len) };
     let result = attempt(page, len);
     // SAFETY: reserved above, and no address in it is kept.
     unsafe { map::release(page, len) }?;

@@ -1,0 +1,57 @@
+//! What the kernel is told about a whole range, and which of it took.
+
+use super::Reservation;
+use crate::os::{Errno, Hint};
+use crate::{Error, Fork};
+
+/// Whether one measure of protection is in force, and why not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Measure {
+    /// In force.
+    InForce,
+    /// The policy does not ask for it.
+    NotWanted,
+    /// Asked for, and refused with this.
+    Refused(Errno),
+}
+
+/// The measures that hold for a whole range from the start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Hints {
+    /// Kept out of core dumps.
+    pub(crate) no_dump: Measure,
+    /// Kept from children, as the policy says.
+    pub(crate) fork: Measure,
+    /// Kept out of huge pages.
+    pub(crate) no_huge_page: Measure,
+    /// Kept from being merged with other processes' pages.
+    pub(crate) no_merge: Measure,
+}
+
+impl Reservation {
+    /// Gives the kernel every hint that the policy for children, and this crate, ask for. A hint that the
+    /// system does not know is noted in the result; any other failure is an error.
+    pub(crate) fn hint_all(&self, fork: Fork) -> Result<Hints, Error> {
+        Ok(Hints {
+            no_dump: self.try_hint(Hint::DontDump)?,
+            fork: match fork {
+                Fork::Wipe => self.try_hint(Hint::WipeOnFork)?,
+                Fork::Exclude => self.try_hint(Hint::DontFork)?,
+                Fork::Inherit => Measure::NotWanted,
+            },
+            no_huge_page: self.try_hint(Hint::NoHugePage)?,
+            no_merge: self.try_hint(Hint::Unmergeable)?,
+        })
+    }
+
+    fn try_hint(&self, hint: Hint) -> Result<Measure, Error> {
+        match self.hint(hint) {
+            Ok(()) => Ok(Measure::InForce),
+            // EINVAL also where the kernel was built without huge pages, or without merging: madvise(2).
+            Err(Error::Os { errno, .. }) if Errno(errno) == Errno::INVAL || Errno(errno) == Errno::NOSYS => {
+                Ok(Measure::Refused(Errno(errno)))
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
