@@ -11,6 +11,12 @@ pub(crate) const fn canary(key: u64, end: u32) -> u64 {
     (key ^ (end as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)) | 1
 }
 
+/// The byte that stands right behind a block with slack. Never zero.
+#[inline(always)]
+pub(crate) const fn marker(key: u64) -> u8 {
+    (key >> 40) as u8 | 1
+}
+
 /// The canary byte for place `index` of the slack behind a large block. Never zero.
 #[inline]
 pub(crate) const fn byte(key: u64, index: usize) -> u8 {
@@ -38,5 +44,6 @@ mod tests {
             assert_ne!(canary(5, end), canary(5, end + 2));
         }
         assert!((0..16).all(|i| byte(0, i) != 0));
+        assert_ne!(marker(0), 0);
     }
 }

@@ -150,6 +150,7 @@ impl Heap {
     fn allocate_slow(&self, layout: Layout) -> Result<NonNull<u8>, Error> {
         let shared = self.shared_or_create()?;
         shared.notice_fork();
+        shared.check_not_lost()?;
         match class::of(layout.size(), layout.align()) {
             Some(class) => threads::with_local(self.index, shared, |local| {
                 shared.reseed_after_fork(local.heap());

@@ -4,8 +4,9 @@
 //! one shadow byte; a free reads the slab's header besides.
 //!
 //! ```text
-//! slot      | block            | slack (zero) | canary |
-//!           ^ granule          ^ size         ^ slot - 8
+//! slot      | block            |m| slack (zero) | canary |
+//!           ^ granule          ^ size           ^ slot - 8
+//! m: if there is slack, its first byte is a marker, so that a single NUL behind the block is seen too
 //! before it: eight bytes that are zero (free slot, start of the slab) or the canary of the slot before
 //! ```
 
@@ -20,7 +21,7 @@
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use super::canary::canary;
+use super::canary::{canary, marker};
 use super::class::{CANARY_BYTES, CLASSES, Class};
 use super::corruption::Corruption;
 use super::geometry::GRANULE_BYTES;
@@ -81,6 +82,11 @@ impl ThreadHeap {
             }
         }
         let end = number.wrapping_add((slot_bytes / GRANULE_BYTES) as u32);
+        // SAFETY: `size` is at most `slot - 8`.
+        let behind = unsafe { ptr.add(size) };
+        // If there is no slack, the canary overwrites it.
+        // SAFETY: inside the slot, which nobody else writes to.
+        unsafe { behind.write(marker(self.key.get())) };
         // SAFETY: the last eight bytes of the slot, which is 32 bytes at least.
         let last = unsafe { ptr.add(slot_bytes - CANARY_BYTES) };
         // SAFETY: aligned to 8 since slots are granules long; only accessed atomically once the slot is in
@@ -177,7 +183,7 @@ impl ThreadHeap {
             return Err(Corruption::Overflow);
         }
         // SAFETY: the slack lies between the block and the canary.
-        if !unsafe { slack_is_zero(ptr, usable, slack) } {
+        if !unsafe { slack_is_intact(ptr, usable, slack, marker(key)) } {
             return Err(Corruption::Overflow);
         }
         // SAFETY: a slab's first slot lies 16 bytes behind its start, so the eight bytes before any slot are
@@ -281,14 +287,16 @@ impl ThreadHeap {
         if unsafe { self.check(granule, shape, slack, Some(old)) }.is_err() {
             return false;
         }
+        // The old marker goes in any case, with what is cut off before it.
+        let cut_bytes = old.saturating_sub(new) + usize::from(slack > 0);
+        // SAFETY: the marker of a block with slack lies inside the slot.
+        let cut = unsafe { ptr.add(old + usize::from(slack > 0) - cut_bytes) };
+        // SAFETY: nobody uses what is cut off, and slack belongs to the heap.
+        unsafe { wipe::zero(cut, cut_bytes) };
         if new < old {
-            // SAFETY: inside the block.
-            let cut = unsafe { ptr.add(new) };
-            match flush {
-                // SAFETY: nobody uses the part that is cut off.
-                Flush::Immediate => unsafe { wipe::zero_and_flush(cut, old - new) },
+            if flush == Flush::Immediate {
                 // SAFETY: as above.
-                Flush::Bounded | Flush::Off => unsafe { wipe::zero(cut, old - new) },
+                unsafe { wipe::zero_and_flush(cut, cut_bytes) };
             }
             if flush == Flush::Bounded {
                 // Counted as a free; if the table is due, the next free finds it full all the same.
@@ -296,6 +304,12 @@ impl ThreadHeap {
             }
         }
         let slack = shape.slot_bytes as usize - CANARY_BYTES - new;
+        if slack > 0 {
+            // SAFETY: the first byte of the slack.
+            let behind = unsafe { ptr.add(new) };
+            // SAFETY: as above; slack belongs to the heap.
+            unsafe { behind.write(marker(self.key.get())) };
+        }
         // Slots of one class have either form of slack; the long form's bytes stay inside the slot.
         match shadow::short(slack) {
             Some(state) => tables.shadow(granule).store(state, Ordering::Relaxed),
@@ -350,22 +364,29 @@ unsafe fn load(ptr: *const u8) -> u64 {
     unsafe { &*ptr.cast::<AtomicU64>() }.load(Ordering::Relaxed)
 }
 
-/// Whether the `slack` bytes that end at `usable` are zero.
+/// Whether the `slack` bytes that end at `usable` are the marker and zeros.
 ///
 /// # Safety
 /// - `ptr` starts a slot of `usable + CANARY_BYTES` bytes, and `slack <= usable`.
 #[inline(always)]
-unsafe fn slack_is_zero(ptr: NonNull<u8>, usable: usize, slack: usize) -> bool {
+unsafe fn slack_is_intact(ptr: NonNull<u8>, usable: usize, slack: usize, marker: u8) -> bool {
     if slack <= 8 {
         // The last eight bytes before the canary, of which the upper `slack` ones are slack. Two shifts,
         // since a shift by all 64 bits is not defined.
         // SAFETY: a slot has 24 usable bytes at least.
         let word = unsafe { load(ptr.as_ptr().wrapping_add(usable - 8)) };
         let used_bits = (8 - slack as u32) * 8;
-        return (word >> (used_bits / 2)) >> (used_bits - used_bits / 2) == 0;
+        let expected = if slack == 0 { 0 } else { u64::from(marker) };
+        return (word >> (used_bits / 2)) >> (used_bits - used_bits / 2) == expected;
     }
     // SAFETY: inside the slot.
     let start = unsafe { ptr.add(usable - slack) };
     // SAFETY: inside the slot, which the freeing thread owns.
-    unsafe { wipe::is_zero(start, slack) }
+    if unsafe { start.read() } != marker {
+        return false;
+    }
+    // SAFETY: as above.
+    let rest = unsafe { start.add(1) };
+    // SAFETY: as above.
+    unsafe { wipe::is_zero(rest, slack - 1) }
 }

@@ -17,7 +17,7 @@ use super::registry::Registry;
 use super::tables::{Header, Tables, Unit};
 use super::thread::ThreadHeap;
 use super::units::Units;
-use crate::os::{self, Hint};
+use crate::os::{self, Errno, Hint};
 use crate::pages::{PageBytes, Pins, Reservation};
 use crate::{Error, Fork, Operation, Policy};
 
@@ -41,6 +41,10 @@ pub(crate) struct Shared {
     pub(crate) policy: Policy,
     pub(crate) key: u64,
     pub(crate) hints_refused: AtomicU32,
+    /// Not zero in a child whose addresses could not be reserved again.
+    is_lost: AtomicU32,
+    /// The process that noticed the last fork, where forks can be told by that only; else 0.
+    process_id: AtomicU32,
     pub(crate) generation: AtomicU32,
     sentinel: NonNull<AtomicU32>,
     steps: AtomicU32,
@@ -112,14 +116,19 @@ impl Shared {
     pub(crate) fn create(policy: Policy, wanted: Constraints) -> Result<&'static Self, Error> {
         if os::page_size() != super::geometry::GUARD_BYTES {
             // Slabs are laid out for pages of 4 KiB.
-            return Err(Error::Os { operation: Operation::Reserve, errno: os::Errno::NOSYS.0 });
+            return Err(Error::Os { operation: Operation::Reserve, errno: Errno::NOSYS.0 });
         }
         let (memory, metadata, geometry) = reserve_both(wanted)?;
-        let hints_refused = apply_hints(policy, &memory, &metadata, &geometry)?;
-        metadata.commit(PageBytes::ZERO, pages(UNIT_BYTES)?)?;
-        let mut seed = [0; 8];
-        os::fill_random(&mut seed)
-            .map_err(|errno| Error::Os { operation: Operation::Random, errno: errno.0 })?;
+        let (hints_refused, is_wiped_on_fork, seed) = match prepare(policy, &memory, &metadata, &geometry) {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                // SAFETY: nobody knows the range yet.
+                let _ = unsafe { memory.release() };
+                // SAFETY: as above.
+                let _ = unsafe { metadata.release() };
+                return Err(error);
+            }
+        };
         // SAFETY: the range has been reserved with the size that `geometry` asks for and stays mapped.
         let tables = unsafe { Tables::new(metadata.base(), &geometry) };
         // SAFETY: within the first unit of the range.
@@ -133,6 +142,8 @@ impl Shared {
             policy,
             key: u64::from_ne_bytes(seed),
             hints_refused: AtomicU32::new(hints_refused),
+            is_lost: AtomicU32::new(0),
+            process_id: AtomicU32::new(if is_wiped_on_fork { 0 } else { os::process_id() }),
             generation: AtomicU32::new(0),
             sentinel,
             steps: AtomicU32::new(0),
@@ -178,10 +189,31 @@ impl Shared {
         // Acquire pairs with Release in `notice_fork_slow`.
         if self.sentinel().load(Ordering::Acquire) != HERE {
             self.notice_fork_slow();
+        } else if self.process_id.load(Ordering::Relaxed) != 0 {
+            self.notice_fork_by_process_id();
         }
     }
 
-    /// Whether a fork has not been noticed yet.
+    /// Where no page is wiped by a fork: another process than before is a child.
+    #[cold]
+    fn notice_fork_by_process_id(&self) {
+        let (known, here) = (self.process_id.load(Ordering::Relaxed), os::process_id());
+        if known != here
+            && self.process_id.compare_exchange(known, here, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        {
+            self.sentinel().store(0, Ordering::Relaxed);
+            self.notice_fork_slow();
+        }
+    }
+
+    /// Fails in a child that could not reserve the heap's addresses again.
+    pub(crate) fn check_not_lost(&self) -> Result<(), Error> {
+        match self.is_lost.load(Ordering::Relaxed) {
+            0 => Ok(()),
+            _ => Err(Error::AddressSpace { needed_bytes: self.memory.len().get() }),
+        }
+    }
+
     #[cold]
     fn notice_fork_slow(&self) {
         /// Another thread of the child is at it.
@@ -194,6 +226,15 @@ impl Shared {
                 self.counters.pinned_bytes.store(0, Ordering::Relaxed);
                 self.units.forget_after_fork();
                 self.large.forget_after_fork();
+                if self.policy.fork() == Fork::Exclude {
+                    // The child has no mapping there: reserve the same addresses for its own blocks. Where
+                    // something else lies there already, every allocation fails as with no memory left.
+                    let hints = self
+                        .memory
+                        .reserve_again()
+                        .and_then(|()| apply_memory_hints(self.policy, &self.memory));
+                    self.is_lost.store(u32::from(hints.is_err()), Ordering::Relaxed);
+                }
                 if self.policy.fork() != Fork::Inherit {
                     self.registry.forget_after_fork();
                     self.counters.in_use_bytes.store(0, Ordering::Relaxed);
@@ -316,6 +357,21 @@ pub(crate) fn pages(bytes: usize) -> Result<PageBytes, Error> {
     PageBytes::exact(bytes).ok_or(Error::TooLarge)
 }
 
+/// What may still fail once the ranges are reserved: hints, the first metadata, a random key.
+fn prepare(
+    policy: Policy,
+    memory: &Reservation,
+    metadata: &Reservation,
+    geometry: &Geometry,
+) -> Result<(u32, bool, [u8; 8]), Error> {
+    let hints_refused = apply_memory_hints(policy, memory)?;
+    let is_wiped_on_fork = apply_metadata_hints(policy, metadata, geometry)?;
+    metadata.commit(PageBytes::ZERO, pages(UNIT_BYTES)?)?;
+    let mut seed = [0; 8];
+    os::fill_random(&mut seed).map_err(|errno| Error::Os { operation: Operation::Random, errno: errno.0 })?;
+    Ok((hints_refused, is_wiped_on_fork, seed))
+}
+
 /// Reserves memory and metadata: half as much of both as long as one of them fails.
 fn reserve_both(wanted: Constraints) -> Result<(Reservation, Reservation, Geometry), Error> {
     const LEAST_BYTES: usize = 1 << 20;
@@ -353,36 +409,40 @@ fn reserve(constraints: &Constraints, geometry: &Geometry) -> Result<(Reservatio
     }
 }
 
-/// Tells the kernel how to treat the ranges, once. What decides over secrecy must not fail; what the kernel
-/// may lack is counted.
-fn apply_hints(
-    policy: Policy,
-    memory: &Reservation,
-    metadata: &Reservation,
-    geometry: &Geometry,
-) -> Result<u32, Error> {
+/// Tells the kernel how to treat the memory range, once. What the policy promises must not fail; how many
+/// hints the system does not know is returned.
+fn apply_memory_hints(policy: Policy, memory: &Reservation) -> Result<u32, Error> {
     let mut refused = 0;
-    memory.hint(Hint::DontDump)?;
-    metadata.hint(Hint::DontDump)?;
+    match memory.hint(Hint::DontDump) {
+        Ok(()) => {}
+        // Systems that have no such hint: reported.
+        Err(Error::Os { errno, .. }) if errno == Errno::NOSYS.0 => refused += 1,
+        Err(error) => return Err(error),
+    }
     for hint in [Hint::NoHugePage, Hint::Unmergeable] {
         // Refused by kernels built without huge pages or KSM, which then have neither to fear.
         refused += u32::from(memory.hint(hint).is_err());
     }
-    let _ = metadata.hint(Hint::NoHugePage);
-    let sentinel = pages(SENTINEL_OFFSET)?;
-    metadata.hint_part(sentinel, PageBytes::one(), Hint::WipeOnFork)?;
-    let threads = pages(geometry.threads_offset)?;
-    let threads_bytes = pages(geometry.max_threads * THREAD_HEAP_BYTES)?;
     match policy.fork() {
         Fork::Inherit => {}
-        Fork::Wipe => {
-            memory.hint(Hint::WipeOnFork)?;
-            metadata.hint_part(threads, threads_bytes, Hint::WipeOnFork)?;
-        }
-        Fork::Exclude => {
-            memory.hint(Hint::DontFork)?;
-            metadata.hint_part(threads, threads_bytes, Hint::WipeOnFork)?;
-        }
+        // Where pages cannot be wiped in the child, it does not get them at all.
+        Fork::Wipe => memory.hint(Hint::WipeOnFork).or_else(|_| memory.hint(Hint::DontFork))?,
+        Fork::Exclude => memory.hint(Hint::DontFork)?,
     }
     Ok(refused)
+}
+
+/// The same for the metadata range. Tells whether the sentinel page will be wiped by a fork.
+fn apply_metadata_hints(policy: Policy, metadata: &Reservation, geometry: &Geometry) -> Result<bool, Error> {
+    // No secrets there, but canaries, and it is large: hints that fail cost nothing but comfort.
+    let _ = metadata.hint(Hint::DontDump);
+    let _ = metadata.hint(Hint::NoHugePage);
+    let is_wiped_on_fork =
+        metadata.hint_part(pages(SENTINEL_OFFSET)?, PageBytes::one(), Hint::WipeOnFork).is_ok();
+    if is_wiped_on_fork && policy.fork() != Fork::Inherit {
+        let threads = pages(geometry.threads_offset)?;
+        let bytes = pages(geometry.max_threads * THREAD_HEAP_BYTES)?;
+        metadata.hint_part(threads, bytes, Hint::WipeOnFork)?;
+    }
+    Ok(is_wiped_on_fork)
 }

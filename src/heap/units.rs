@@ -3,7 +3,7 @@
 //! | state | guard | access | lock | found |
 //! |---|---|---|---|---|
 //! | fresh | no | none | no | above the watermark |
-//! | bare | maybe | maybe | no | on the stack `bare`: something could not be made, or was taken back |
+//! | bare | maybe | maybe | no | on the stack `bare`: something could not be made, or the lock was given back |
 //! | ready | yes | yes | as the policy says | on the stack `ready`; its memory was given back or never touched |
 //! | slab | yes | yes | as the policy says | owned by a thread heap |
 
@@ -23,7 +23,7 @@ use super::index_stack::IndexStack;
 use super::large::subtract;
 use super::shared::{Shared, pages};
 use super::tables::Unit;
-use crate::os::{self, LockState};
+use crate::os::{self, LockState, Support};
 use crate::pages::{GuardKind, PinId};
 use crate::{Backing, Error, Lock};
 
@@ -142,7 +142,7 @@ impl Shared {
         if kind == GuardKind::NoAccess {
             self.counters.guards_by_mprotect.fetch_add(count as usize, Ordering::Relaxed);
         }
-        let locked = self.lock_units(first, count)?;
+        let locked = self.lock_units(first, count, kind)?;
         let is_fresh = self.header_state(first) == Prepared::Nothing as u32;
         if is_fresh {
             self.counters.committed_bytes.fetch_add(bytes.get(), Ordering::Relaxed);
@@ -159,12 +159,21 @@ impl Shared {
         self.tables.header(unit).prepared.load(Ordering::Relaxed)
     }
 
-    fn lock_units(&self, first: Unit, count: u32) -> Result<Prepared, Error> {
+    fn lock_units(&self, first: Unit, count: u32, kind: GuardKind) -> Result<Prepared, Error> {
         let bytes = count as usize * UNIT_BYTES;
         if self.policy.lock() == Lock::Off {
             return Ok(Prepared::Unlocked);
         }
-        match self.lock_part(first.offset(), bytes) {
+        // Kernels without `mlock2` fault the pages in and stumble over guards without access.
+        let is_piecewise =
+            kind == GuardKind::NoAccess && !matches!(os::features().lock_on_fault, Support::Yes);
+        let locked = if is_piecewise {
+            (0..count as usize)
+                .try_for_each(|i| self.lock_part(first.offset() + i * UNIT_BYTES, PAYLOAD_BYTES))
+        } else {
+            self.lock_part(first.offset(), bytes)
+        };
+        match locked {
             Ok(()) => Ok(Prepared::Locked),
             Err(error) if self.policy.lock() == Lock::Required => Err(error),
             Err(_) => {
@@ -232,6 +241,17 @@ impl Shared {
             let _ = unsafe { self.memory.discard(offset, bytes, state) };
         }
         self.counters.give(UNIT_BYTES);
-        self.units.ready.push(unit.number(), |number| self.unit_link(number));
+        if state == LockState::Locked
+            && let (Ok(offset), Ok(bytes)) = (pages(unit.offset()), pages(UNIT_BYTES))
+            && self.memory.unlock(offset, bytes).is_ok()
+        {
+            // What the unit took of the limit is for other heaps to use meanwhile.
+            subtract(&self.counters.locked_bytes, UNIT_BYTES);
+            header.prepared.store(Prepared::Unlocked as u32, Ordering::Relaxed);
+        }
+        let is_ready = self.policy.lock() == Lock::Off
+            || header.prepared.load(Ordering::Relaxed) == Prepared::Locked as u32;
+        let pool = if is_ready { &self.units.ready } else { &self.units.bare };
+        pool.push(unit.number(), |number| self.unit_link(number));
     }
 }

@@ -13,6 +13,8 @@ impl Errno {
     pub(crate) const AGAIN: Self = Self(libc::EAGAIN);
     /// Not an open descriptor.
     pub(crate) const BADF: Self = Self(libc::EBADF);
+    /// Something is there already.
+    pub(crate) const EXIST: Self = Self(libc::EEXIST);
     /// A bad address: for a pin, a page that may not be pinned.
     pub(crate) const FAULT: Self = Self(libc::EFAULT);
     /// Interrupted by a signal.

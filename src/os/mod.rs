@@ -61,6 +61,14 @@ pub(crate) fn reserve(len: usize) -> Result<NonNull<u8>> {
     backend::reserve(len)
 }
 
+/// Reserves exactly these addresses, of which none is in use.
+///
+/// - Result: as for [`reserve`]; `EXIST` when some of them are in use, `NOSYS` where the system cannot tell.
+pub(crate) fn reserve_at(ptr: NonNull<u8>, len: usize) -> Result<()> {
+    fake::gate(Call::Reserve)?;
+    backend::reserve_at(ptr, len)
+}
+
 /// Gives a range of addresses back to the system.
 ///
 /// - Result: `NOMEM` when the range lies inside one mapping and the process has too many mappings to split it.
@@ -224,6 +232,11 @@ pub(crate) fn memlock_limit() -> Limit {
 /// Whether this thread may lock more than [`memlock_limit`] says (`CAP_IPC_LOCK` on Linux).
 pub(crate) fn may_exceed_memlock_limit() -> bool {
     backend::may_exceed_memlock_limit()
+}
+
+/// Bytes that the whole process has locked, as the system counts them. `None` if it does not tell.
+pub(crate) fn locked_bytes() -> Option<usize> {
+    backend::locked_bytes()
 }
 
 /// The limit of address space (`RLIMIT_AS`). Unlimited where the system has no such limit.

@@ -261,6 +261,12 @@ impl Reservation {
         unsafe { os::resident(start, len.get(), out) }.map_err(|errno| failed(Operation::Advise, errno, len))
     }
 
+    /// Reserves the same addresses again, in a forked child that was given none of the range
+    /// ([`Hint::DontFork`]). An error if something else lies there by now.
+    pub(crate) fn reserve_again(&self) -> Result<(), Error> {
+        os::reserve_at(self.base, self.len.get()).map_err(|errno| failed(Operation::Reserve, errno, self.len))
+    }
+
     /// Gives the whole range back to the system.
     ///
     /// # Safety

@@ -49,6 +49,30 @@ pub(in crate::os) fn may_exceed_memlock_limit() -> bool {
     result == 0 && effective & (1 << IPC_LOCK) != 0
 }
 
+/// `VmLck` of `/proc/self/status` (proc_pid_status(5)): what this process has locked, by whatever means.
+/// Allocates nothing. `None` without /proc.
+pub(in crate::os) fn locked_bytes() -> Option<usize> {
+    // SAFETY: the path ends with a NUL byte.
+    let fd = unsafe { libc::open(c"/proc/self/status".as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
+    if fd < 0 {
+        return None;
+    }
+    let mut text = [0_u8; 4096];
+    // SAFETY: the kernel writes at most that many bytes to `text`.
+    let read = unsafe { libc::read(fd, text.as_mut_ptr().cast(), text.len()) };
+    // SAFETY: opened above, and nobody else knows it.
+    unsafe { libc::close(fd) };
+    locked_bytes_in(text.get(..usize::try_from(read).ok()?)?)
+}
+
+/// The figure in the text, which the kernel gives in KiB.
+fn locked_bytes_in(status: &[u8]) -> Option<usize> {
+    let line = status.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(b"VmLck:"))?;
+    let digits = line.trim_ascii().strip_suffix(b" kB")?;
+    let kib: usize = core::str::from_utf8(digits).ok()?.parse().ok()?;
+    kib.checked_mul(1024)
+}
+
 fn limit(resource: libc::__rlimit_resource_t) -> Limit {
     let mut limits = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
     // SAFETY: the kernel writes one `rlimit` to `limits`. It cannot fail: the resource is known and the
@@ -59,4 +83,16 @@ fn limit(resource: libc::__rlimit_resource_t) -> Limit {
 
 fn finite(value: libc::rlim_t) -> Option<usize> {
     if value == libc::RLIM_INFINITY { None } else { Some(usize::try_from(value).unwrap_or(usize::MAX)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::locked_bytes_in;
+
+    #[test]
+    fn reads_the_figure_and_nothing_else() {
+        assert_eq!(locked_bytes_in(b"Name:\tx\nVmLck:\t     132 kB\nVmPin:\t 0 kB\n"), Some(132 * 1024));
+        assert_eq!(locked_bytes_in(b"Name:\tx\nVmPin:\t 0 kB\n"), None);
+        assert_eq!(locked_bytes_in(b"VmLck:\t"), None);
+    }
 }

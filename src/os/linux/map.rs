@@ -19,6 +19,23 @@ pub(in crate::os) fn reserve(len: usize) -> Result<NonNull<u8>> {
     NonNull::new(address.cast()).ok_or(Errno::NOMEM)
 }
 
+/// The same at given addresses, with `MAP_FIXED_NOREPLACE` (Linux 4.17): fails with `EEXIST` if any of them is
+/// in use. Older kernels take it for a wish and answer with other addresses, which are given back.
+pub(in crate::os) fn reserve_at(ptr: NonNull<u8>, len: usize) -> Result<()> {
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED_NOREPLACE;
+    // SAFETY: no mapping is replaced (mmap(2)), so no memory of the process changes.
+    let address = unsafe { libc::mmap(ptr.as_ptr().cast(), len, libc::PROT_NONE, flags, -1, 0) };
+    if address == libc::MAP_FAILED {
+        return Err(Errno::last());
+    }
+    if address == ptr.as_ptr().cast() {
+        return Ok(());
+    }
+    // SAFETY: mapped just now, and nobody knows it.
+    unsafe { libc::munmap(address, len) };
+    Err(Errno::EXIST)
+}
+
 /// `munmap`, munmap(2).
 ///
 /// # Safety

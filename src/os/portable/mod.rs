@@ -64,6 +64,21 @@ pub(super) unsafe fn discard(ptr: NonNull<u8>, len: usize, _state: LockState) ->
     Ok(())
 }
 
+/// There is no way that all systems have.
+pub(super) const fn reserve_at(_ptr: NonNull<u8>, _len: usize) -> Result<()> {
+    Err(Errno::NOSYS)
+}
+
+/// Unknown, so no.
+pub(super) const fn may_exceed_memlock_limit() -> bool {
+    false
+}
+
+/// There is no figure that all systems give.
+pub(super) const fn locked_bytes() -> Option<usize> {
+    None
+}
+
 /// There is no answer that all systems give.
 ///
 /// # Safety

@@ -1,0 +1,294 @@
+//! What is there, and what protects it: asked from the heaps' records and from the kernel.
+
+use core::fmt;
+
+use crate::heap::{HEAPS, NR_HEAPS, PENDING_LINES, Stats};
+use crate::os::{self, Support};
+use crate::wipe::{self, Reach};
+use crate::{Backing, Lock, Policy};
+
+/// A picture of every heap of the process at about one moment. Made by [`report`].
+///
+/// Holds plain numbers and never allocates; `Display` prints it for people.
+#[derive(Clone, Copy, Debug)]
+pub struct Report {
+    heaps: [Option<HeapReport>; NR_HEAPS],
+    lock_limit: LockLimit,
+    flush_reach: Reach,
+}
+
+/// `RLIMIT_MEMLOCK` and what is left of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LockLimit {
+    /// The soft limit in bytes; `None` if unlimited.
+    pub soft_bytes: Option<usize>,
+    /// How far the process may raise it on its own (`setrlimit`); `None` if unlimited.
+    pub hard_bytes: Option<usize>,
+    /// Bytes that the whole process has locked, by whatever means, as the kernel counts them
+    /// (`VmLck` in `proc_pid_status(5)`); `None` if it does not tell.
+    pub locked_bytes: Option<usize>,
+    /// Bytes that can still be locked; `None` if there is no limit, or the process may exceed it
+    /// (`CAP_IPC_LOCK`).
+    pub left_bytes: Option<usize>,
+}
+
+/// What one heap holds, and what protects it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HeapReport {
+    /// What the heap was asked to promise.
+    pub policy: Policy,
+    /// Addresses set aside for blocks: virtual size, which costs no memory.
+    pub reserved_bytes: usize,
+    /// Addresses set aside for the heap's own records: virtual size.
+    pub records_reserved_bytes: usize,
+    /// Bytes that were made usable: virtual size still.
+    pub committed_bytes: usize,
+    /// Bytes for blocks that are in memory at the moment, as the kernel says (`mincore(2)`).
+    pub resident_bytes: usize,
+    /// Bytes locked (`mlock2(2)`), guard pages included, since they count against the limit.
+    pub locked_bytes: usize,
+    /// Bytes pinned (io_uring fixed buffers).
+    pub pinned_bytes: usize,
+    /// Blocks in use.
+    pub live_blocks: usize,
+    /// Bytes in use, as asked for.
+    pub live_bytes: usize,
+    /// Bytes of slabs and large blocks in use.
+    pub in_use_bytes: usize,
+    /// The most that `in_use_bytes` ever was.
+    pub peak_bytes: usize,
+    /// Blocks given up on purpose (`leak`) or because they could not be freed.
+    pub leaked_blocks: usize,
+    /// Their bytes.
+    pub leaked_bytes: usize,
+    /// Freed cache lines that no thread has written back yet ([`Flush::Bounded`](crate::Flush::Bounded)).
+    pub pending_lines: usize,
+    /// Blocks that a parent process made before it forked, freed in this one.
+    pub inherited_frees: usize,
+    /// Threads that use the heap, or did.
+    pub threads: usize,
+    /// Where the heap is less than its policy asks for.
+    pub steps_down: StepsDown,
+}
+
+/// Where a heap is less than its policy asks for, and why. All zero: it is what was asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StepsDown {
+    /// Times that memory was locked but could not be pinned.
+    pub not_pinned: usize,
+    /// The `errno` of the last such refusal: `ENOSYS` or `EPERM` where io_uring is off, `ENOMEM` at the limit.
+    pub not_pinned_errno: i32,
+    /// Whether pins ended because somebody closed the ring's file descriptor: those pages are only locked now.
+    pub is_pin_lost: bool,
+    /// Times that memory could not be locked, although it should have been.
+    pub not_locked: usize,
+    /// Bytes of it: wiped when freed, like all, but the kernel may swap them out meanwhile.
+    pub not_locked_bytes: usize,
+    /// Guards made by `mprotect(2)`, at two mappings each, since the kernel has no `MADV_GUARD_INSTALL`.
+    pub guards_by_mprotect: usize,
+    /// Hints that the kernel does not know (no huge pages or no KSM built in): nothing to fear from either.
+    pub hints_refused: u32,
+}
+
+impl StepsDown {
+    /// Whether the heap is all that its policy asks for.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// The state of every heap of the process.
+///
+/// Costs a pass over the heaps' records and one system call for each 2 MiB in use; touches no page of a
+/// secret. Other threads may go on meanwhile, so figures of different moments may stand side by side.
+#[must_use]
+pub fn report() -> Report {
+    let mut heaps = [None; NR_HEAPS];
+    for (place, heap) in heaps.iter_mut().zip(&HEAPS) {
+        *place = heap.stats().map(|(policy, stats)| HeapReport::new(policy, &stats));
+    }
+    Report { heaps, lock_limit: LockLimit::now(), flush_reach: wipe::reach() }
+}
+
+impl Report {
+    /// The heaps that were ever used.
+    pub fn heaps(&self) -> impl Iterator<Item = &HeapReport> {
+        self.heaps.iter().flatten()
+    }
+
+    /// The heap of this policy, if it was ever used. How a policy flushes makes no difference.
+    #[must_use]
+    pub fn heap(&self, policy: Policy) -> Option<&HeapReport> {
+        self.heaps().find(|heap| heap.policy.with_flush(policy.flush()) == policy)
+    }
+
+    /// The heap of [`SecretBox`](crate::SecretBox) and its kind, if it was ever used.
+    #[must_use]
+    pub fn secrets(&self) -> Option<&HeapReport> {
+        self.heap(Policy::SECRET)
+    }
+
+    /// The limit of locked memory.
+    #[must_use]
+    pub const fn lock_limit(&self) -> LockLimit {
+        self.lock_limit
+    }
+
+    /// How far a flush gets on this machine.
+    #[must_use]
+    pub const fn flush_reach(&self) -> Reach {
+        self.flush_reach
+    }
+}
+
+impl LockLimit {
+    fn now() -> Self {
+        let limit = os::memlock_limit();
+        let locked_bytes = os::locked_bytes();
+        let left_bytes = match limit.soft {
+            Some(soft) if !os::may_exceed_memlock_limit() => {
+                Some(soft.saturating_sub(locked_bytes.unwrap_or(0)))
+            }
+            _ => None,
+        };
+        Self { soft_bytes: limit.soft, hard_bytes: limit.hard, locked_bytes, left_bytes }
+    }
+}
+
+impl HeapReport {
+    fn new(policy: Policy, stats: &Stats) -> Self {
+        Self {
+            policy,
+            reserved_bytes: stats.reserved_bytes,
+            records_reserved_bytes: stats.metadata_reserved_bytes,
+            committed_bytes: stats.committed_bytes,
+            resident_bytes: stats.resident_bytes,
+            locked_bytes: stats.locked_bytes,
+            pinned_bytes: stats.pinned_bytes,
+            live_blocks: stats.live_blocks,
+            live_bytes: stats.live_bytes,
+            in_use_bytes: stats.in_use_bytes,
+            peak_bytes: stats.peak_bytes,
+            leaked_blocks: stats.leaked_blocks,
+            leaked_bytes: stats.leaked_bytes,
+            pending_lines: stats.pending_lines,
+            inherited_frees: stats.inherited_frees,
+            threads: stats.thread_heaps,
+            steps_down: StepsDown {
+                not_pinned: stats.pin_refused,
+                not_pinned_errno: stats.pin_errno,
+                is_pin_lost: stats.is_pin_lost,
+                not_locked: stats.lock_refused,
+                not_locked_bytes: stats.unlocked_bytes,
+                guards_by_mprotect: stats.guards_by_mprotect,
+                hints_refused: stats.hints_refused,
+            },
+        }
+    }
+
+    /// What is in force for the blocks of this heap, in words.
+    fn protection(&self) -> &'static str {
+        let steps = &self.steps_down;
+        match (self.policy.lock(), self.policy.backing()) {
+            (Lock::Off, _) => "guarded, wiped when freed",
+            _ if steps.not_locked_bytes > 0 => "guarded, wiped when freed, locked in part",
+            (_, Backing::Auto) if steps.is_pin_lost => "guarded, wiped when freed, locked (pins lost)",
+            (_, Backing::Auto) if steps.not_pinned == 0 => "guarded, wiped when freed, locked, pinned",
+            (_, Backing::Auto) if self.pinned_bytes > 0 => {
+                "guarded, wiped when freed, locked, pinned in part"
+            }
+            _ => "guarded, wiped when freed, locked",
+        }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for heap in self.heaps() {
+            write!(f, "{heap}")?;
+        }
+        if self.heaps().next().is_none() {
+            writeln!(f, "no heap in use")?;
+        }
+        let limit = self.lock_limit;
+        write!(f, "lock limit: ")?;
+        match (limit.soft_bytes, limit.left_bytes) {
+            (None, _) => writeln!(f, "none")?,
+            (Some(soft), Some(left)) => writeln!(f, "{soft} bytes, {left} left")?,
+            (Some(soft), None) => writeln!(f, "{soft} bytes, which this process may exceed")?,
+        }
+        match self.flush_reach {
+            Reach::PastCaches(instruction) => writeln!(f, "flush: past the CPU caches ({instruction:?})"),
+            Reach::CacheOnly => {
+                writeln!(f, "flush: into the cache only, this CPU has no instruction for more")
+            }
+        }
+    }
+}
+
+impl fmt::Display for HeapReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "heap {:?} / {:?} / {:?}: {}",
+            self.policy.backing(),
+            self.policy.lock(),
+            self.policy.fork(),
+            self.protection()
+        )?;
+        writeln!(
+            f,
+            "  virtual: reserved {} (records {}), committed {}",
+            self.reserved_bytes, self.records_reserved_bytes, self.committed_bytes
+        )?;
+        writeln!(
+            f,
+            "  memory:  resident {}, locked {}, pinned {}, in use {}, peak {}",
+            self.resident_bytes, self.locked_bytes, self.pinned_bytes, self.in_use_bytes, self.peak_bytes
+        )?;
+        writeln!(
+            f,
+            "  blocks:  live {} ({} bytes), leaked {} ({} bytes), lines to write back {} (bound {} a thread)",
+            self.live_blocks,
+            self.live_bytes,
+            self.leaked_blocks,
+            self.leaked_bytes,
+            self.pending_lines,
+            PENDING_LINES
+        )?;
+        write!(f, "{}", self.steps_down)
+    }
+}
+
+impl fmt::Display for StepsDown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.not_pinned > 0 {
+            let known = match os::features().io_uring {
+                Support::No(_) => "io_uring is not to be had here",
+                Support::Yes | Support::Untried => "the kernel refused",
+            };
+            let (n, errno) = (self.not_pinned, self.not_pinned_errno);
+            writeln!(f, "  step down: locked, not pinned, {n} times: {known} (errno {errno})")?;
+        }
+        if self.is_pin_lost {
+            writeln!(f, "  step down: pins lost, the ring's file descriptor was closed")?;
+        }
+        if self.not_locked > 0 {
+            writeln!(
+                f,
+                "  step down: not locked, {} times, {} bytes: RLIMIT_MEMLOCK (half of it is left for secrets)",
+                self.not_locked, self.not_locked_bytes
+            )?;
+        }
+        if self.guards_by_mprotect > 0 {
+            writeln!(f, "  step down: {} guards by mprotect, at two mappings each", self.guards_by_mprotect)?;
+        }
+        if self.hints_refused > 0 {
+            writeln!(f, "  note: {} hints that this kernel does not know", self.hints_refused)?;
+        }
+        Ok(())
+    }
+}
