@@ -39,6 +39,8 @@ pub mod fault;
 ))]
 mod scope;
 
+mod global;
+
 #[cfg(test)]
 mod testing;
 
@@ -76,3 +78,9 @@ pub fn flush() {
 pub fn purge() {
     heap::purge_all();
 }
+#[cfg(all(
+    target_os = "linux",
+    any(target_arch = "x86_64", target_arch = "aarch64"),
+    not(any(miri, oubliette_portable))
+))]
+pub use global::ScopedAlloc;

@@ -250,6 +250,16 @@ impl Heap {
         Ok(moved)
     }
 
+    /// Writes back every line that this thread freed and still remembers, and waits for it.
+    pub(crate) fn flush_thread(&self) {
+        // SAFETY: null, or held by this thread.
+        let is_held = unsafe { threads::held(self.index).as_ref() }.is_some();
+        if let (true, Some(shared)) = (is_held, self.shared()) {
+            // It has a thread heap, so there is none to be made, which could fail.
+            let _ = threads::with_local(self.index, shared, |local| local.write_back_all());
+        }
+    }
+
     /// Whether `ptr` lies in this heap.
     #[inline]
     pub(crate) fn contains(&self, ptr: *const u8) -> bool {

@@ -19,11 +19,11 @@ const OUTCOME_BYTES: usize = 1 << 10;
 
 /// Runs `f` with the heap covered, and nothing else.
 #[inline]
-pub(super) fn with_heap<R: Outcome, F: FnOnce() -> R>(f: F) -> R {
+pub(super) fn with_heap<R: Outcome, F: FnOnce() -> R>(flush: Flush, f: F) -> R {
     const { assert!(size_of::<R>() <= OUTCOME_BYTES, "too large to leave a scope by value") };
     state::with(|here| match here.place() {
         Place::Outside | Place::Hook => {
-            let _back = Back { here, before: here.go(Place::Heap, ptr::null()) };
+            let _settle = Settle { here, flush, before: here.go(Place::Heap, ptr::null()) };
             f()
         }
         Place::Heap | Place::Covered => f(),
@@ -40,6 +40,21 @@ impl Drop for Back<'_> {
     #[inline]
     fn drop(&mut self) {
         self.here.back(self.before);
+    }
+}
+
+/// Ends a scope of the heap alone when dropped, in an unwind too.
+struct Settle<'a> {
+    here: &'a Here,
+    flush: Flush,
+    before: Before,
+}
+
+impl Drop for Settle<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.here.back(self.before);
+        self.here.settle(self.flush);
     }
 }
 
@@ -61,6 +76,7 @@ pub(super) fn covered<R: Outcome, F: FnOnce() -> R>(size: Size, flush: Flush, f:
         // SAFETY: nothing runs on the stack yet; the place of the stack pointer is this thread's.
         unsafe { run(stack, &mut job, here.outer_sp.as_ptr()) };
         here.back(before);
+        here.settle(flush);
         // SAFETY: what ran on it has returned.
         unsafe { stack.clean(flush) };
         here.clean_alternate(flush);

@@ -30,5 +30,4 @@ mod tests;
 pub use outcome::Outcome;
 pub use run::{Cover, Scope, ScopeBuilder, is_in_scope, scope, suspended, try_scope};
 pub use spawn::spawn_scoped;
-#[expect(unused_imports, reason = "until ScopedAlloc, the next commit")]
-pub(crate) use thread::{Place, place};
+pub(crate) use thread::{Place, count_allocated, count_freed, flush_for_free, outliving_blocks, place};

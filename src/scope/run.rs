@@ -61,7 +61,7 @@ impl Scope {
     #[inline]
     pub fn run<R: Outcome, F: FnOnce() -> R>(self, f: F) -> Result<R, Error> {
         match self.cover {
-            Cover::Heap => Ok(enter::with_heap(f)),
+            Cover::Heap => Ok(enter::with_heap(self.flush, f)),
             Cover::Everything => {
                 let size = Size { stack_bytes: self.stack_bytes, window_bytes: self.window_bytes };
                 enter::covered(size, self.flush, f)
@@ -104,7 +104,7 @@ impl ScopeBuilder {
 }
 
 /// Runs `f` so that it leaves nothing behind: on a stack that is wiped, with registers that are cleared,
-/// and, under `ScopedAlloc`, with all its memory from the secret heap.
+/// and, under [`ScopedAlloc`](crate::ScopedAlloc), with all its memory from the secret heap.
 ///
 /// Secrets go in by reference and come out in a secret type. What the closure owned by value, or returns
 /// by value, was or will be outside:

@@ -4,26 +4,40 @@
 // in an allocator and in a signal handler, and one with a destructor cannot.
 #![expect(unsafe_code, reason = "a list of raw pointers, see UNSAFETY above")]
 
+use core::alloc::Layout;
 use core::cell::Cell;
 use core::ptr;
+use core::sync::atomic::{AtomicIsize, Ordering};
 
 use super::alternate::Alternate;
 use super::stack::{Size, Stack};
-use crate::{Error, Flush};
+use crate::heap;
+use crate::{Error, Flush, Policy};
 
-/// Where the thread is, as its allocator must know.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Where the thread is, as its allocator must know. In this order, so that one compare decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Place {
     /// In no scope, or suspended: memory comes from the inner allocator.
     Outside,
+    /// In the panic hook of a scope: memory comes from the inner allocator, for a backtrace keeps 50 MB of
+    /// debug information for the life of the process, and is wiped when it is freed.
+    Hook,
     /// In a scope that covers the heap alone.
     Heap,
     /// In a scope that covers everything, on its stack.
     Covered,
-    /// In the panic hook of a scope: memory comes from the inner allocator, for a backtrace keeps 50 MB of
-    /// debug information for the life of the process, and is wiped when it is freed.
-    Hook,
 }
+
+impl Place {
+    /// Whether memory comes from the secret heap.
+    #[inline(always)]
+    pub(crate) fn has_secret_heap(self) -> bool {
+        self >= Self::Heap
+    }
+}
+
+/// Blocks of scopes that outlived them, of all threads. Relaxed: a count that orders nothing.
+static OUTLIVING: AtomicIsize = AtomicIsize::new(0);
 
 /// A thread's state.
 ///
@@ -41,6 +55,15 @@ pub(super) struct Here {
     idle: Cell<*mut Stack>,
     alternate: Cell<*mut Alternate>,
     ending: Cell<Ending>,
+    balance: Cell<isize>,
+    owes_flush: Cell<OwesFlush>,
+}
+
+/// Whether something was freed in this scope whose lines were not waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum OwesFlush {
+    No,
+    Yes,
 }
 
 /// Whether the thread keeps stacks for later.
@@ -64,6 +87,8 @@ thread_local! {
             idle: Cell::new(ptr::null_mut()),
             alternate: Cell::new(ptr::null_mut()),
             ending: Cell::new(Ending::Untouched),
+            balance: Cell::new(0),
+            owes_flush: Cell::new(OwesFlush::No),
         }
     };
 
@@ -92,6 +117,42 @@ pub(super) fn with<R>(f: impl FnOnce(&Here) -> R) -> R {
 #[inline(always)]
 pub(crate) fn place() -> Place {
     HERE.with(|here| here.place.get())
+}
+
+/// Counts a block that this thread takes from the secret heap in a scope.
+#[inline(always)]
+pub(crate) fn count_allocated() {
+    HERE.with(|here| here.balance.set(here.balance.get().wrapping_add(1)));
+}
+
+/// Counts a block that this thread gives back to the secret heap, in a scope or not, and tells how to flush
+/// it.
+#[inline(always)]
+pub(crate) fn count_freed() -> Flush {
+    let flush = flush_for_free();
+    if flush == Flush::Immediate {
+        OUTLIVING.fetch_sub(1, Ordering::Relaxed);
+    } else {
+        HERE.with(|here| here.balance.set(here.balance.get().wrapping_sub(1)));
+    }
+    flush
+}
+
+/// How to flush what is freed now: at once outside of scopes, at the end of the scope inside.
+#[inline(always)]
+pub(crate) fn flush_for_free() -> Flush {
+    HERE.with(|here| {
+        if here.place.get() == Place::Outside {
+            return Flush::Immediate;
+        }
+        here.owes_flush.set(OwesFlush::Yes);
+        Flush::Bounded
+    })
+}
+
+/// Blocks of the secret heap that outlived the scope that they were allocated in.
+pub(crate) fn outliving_blocks() -> usize {
+    usize::try_from(OUTLIVING.load(Ordering::Relaxed)).unwrap_or(0)
 }
 
 /// Stack and place to go back to.
@@ -125,6 +186,20 @@ impl Here {
         self.place.set(before.place);
         self.outer_sp.set(before.outer_sp);
         self.current.set(before.current);
+    }
+
+    /// At the end of a scope: adds up what outlives it, and writes back what was freed in it.
+    #[inline]
+    pub(super) fn settle(&self, flush: Flush) {
+        if self.balance.get() != 0 {
+            OUTLIVING.fetch_add(self.balance.replace(0), Ordering::Relaxed);
+        }
+        if self.owes_flush.get() == OwesFlush::Yes {
+            self.owes_flush.set(OwesFlush::No);
+            if flush != Flush::Off {
+                heap::of(Policy::SECRET).flush_thread();
+            }
+        }
     }
 
     /// Takes an idle stack, or makes one, and makes the alternate signal stack if there is none.
@@ -171,11 +246,35 @@ impl Here {
             }
             link = &found.next;
         }
+        self.warm_heap_up()?;
         let stack = Box::into_raw(Box::new(Stack::new(size)?));
         if self.ending.get() == Ending::Untouched && AT_END.try_with(|_| ()).is_ok() {
             self.ending.set(Ending::Guarded);
         }
         Ok(stack)
+    }
+
+    /// Takes a block as the scope would and gives it back, so that the secret heap is set up for this thread
+    /// by now, on the normal stack, if the global allocator leads there at all; and tells why if it cannot.
+    fn warm_heap_up(&self) -> Result<(), Error> {
+        let layout = Layout::new::<u64>();
+        let before = self.go(Place::Heap, self.current.get());
+        // SAFETY: the layout is not of size zero.
+        let block = unsafe { std::alloc::alloc(layout) };
+        // An allocation that nobody looks at may be optimised away.
+        let block = core::hint::black_box(block);
+        if !block.is_null() {
+            // SAFETY: allocated just now with this layout.
+            unsafe { std::alloc::dealloc(block, layout) };
+        }
+        self.back(before);
+        if block.is_null() {
+            // The same once more, for the reason.
+            let block = heap::of(Policy::SECRET).allocate(layout)?;
+            // SAFETY: allocated just now with this layout.
+            unsafe { heap::of(Policy::SECRET).deallocate(block, layout, Flush::Off) };
+        }
+        Ok(())
     }
 
     /// Puts a stack back, cleaned by the caller.
