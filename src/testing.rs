@@ -73,6 +73,27 @@ pub(crate) fn forked(body: impl FnOnce()) -> i32 {
     status
 }
 
+/// Ends a test, saying why, where the limit does not let it lock, and pin, what it needs: 8 MiB, the default of
+/// most systems, is enough for all of them at once.
+macro_rules! skip_unless_lockable {
+    () => {
+        if !$crate::testing::can_lock(1 << 20) {
+            return println!("skipped: this process may not lock 1 MiB");
+        }
+    };
+}
+pub(crate) use skip_unless_lockable;
+
+/// Whether this process may lock as much as this.
+pub(crate) fn can_lock(bytes: usize) -> bool {
+    let buffer = vec![0_u8; bytes];
+    // SAFETY: locks memory of this function and reads none.
+    let locked = unsafe { libc::mlock(buffer.as_ptr().cast(), bytes) } == 0;
+    // SAFETY: as above.
+    unsafe { libc::munlock(buffer.as_ptr().cast(), bytes) };
+    locked
+}
+
 /// A mapping as `/proc/self/smaps` shows it.
 #[derive(Debug)]
 pub(crate) struct Mapping {

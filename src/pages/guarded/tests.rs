@@ -5,7 +5,7 @@
 use super::*;
 use crate::os::fake::{count, every_call_in_turn, fail_always};
 use crate::os::{Call, Support};
-use crate::testing::{dies, forked, mapping, passes, peek, status_kib};
+use crate::testing::{dies, forked, mapping, passes, peek, skip_unless_lockable, status_kib};
 
 fn run(bytes: usize, align: usize, policy: Policy) -> GuardedPages {
     GuardedPages::new(Layout::from_size_align(bytes, align).unwrap(), policy).unwrap()
@@ -22,6 +22,7 @@ fn address(pages: &GuardedPages) -> usize {
 
 #[test]
 fn the_block_is_zero_aligned_and_close_to_the_guard() {
+    skip_unless_lockable!();
     let page = os::page_size();
     for bytes in [0, 1, 31, 32, 33, page - 1, page, page + 1, 10 * page] {
         for align in [1, 8, 64, page, 4 * page] {
@@ -41,6 +42,7 @@ fn the_block_is_zero_aligned_and_close_to_the_guard() {
 #[cfg(all(target_os = "linux", not(oubliette_portable)))]
 #[test]
 fn smaps_shows_the_lock_and_the_hints() {
+    skip_unless_lockable!();
     let pages = secret(32);
     let mapping = mapping(address(&pages));
     assert_eq!(mapping.access, "rw-p");
@@ -60,6 +62,7 @@ fn smaps_shows_the_lock_and_the_hints() {
 
 #[test]
 fn one_byte_out_of_bounds_is_a_fault() {
+    skip_unless_lockable!();
     const TEST: &str = concat!(module_path!(), "::one_byte_out_of_bounds_is_a_fault");
     let page = os::page_size();
     // The address is the block's plus what is added, modulo 2^64.
@@ -88,6 +91,7 @@ fn one_byte_out_of_bounds_is_a_fault() {
 
 #[test]
 fn it_is_wiped_before_it_is_unmapped() {
+    skip_unless_lockable!();
     for policy in [Policy::SECRET, Policy::SECRET.with_flush(crate::Flush::Off)] {
         let mut pages = run(3 * os::page_size(), 1, policy);
         pages.block_mut().fill(0xa5);
@@ -121,6 +125,7 @@ fn a_lock_that_is_required_is_an_error_and_one_that_is_not_is_noted() {
 
 #[test]
 fn a_refused_pin_is_noted_and_never_called_one() {
+    skip_unless_lockable!();
     let _fault = fail_always(Call::RingRegister, Errno::NOMEM);
     let pages = secret(32);
     assert!(matches!(pages.protection().pinned, Measure::Refused(_)));
@@ -138,6 +143,7 @@ fn what_cannot_be_laid_out_is_too_large() {
 
 #[test]
 fn whichever_call_fails_nothing_is_left_behind() {
+    skip_unless_lockable!();
     const TEST: &str = concat!(module_path!(), "::whichever_call_fails_nothing_is_left_behind");
     for errno in [Errno::NOMEM, Errno::AGAIN, Errno::PERM, Errno::INVAL, Errno::NOSYS] {
         passes(TEST, &format!("{errno:?}"), || {
@@ -172,6 +178,7 @@ fn whichever_call_fails_nothing_is_left_behind() {
 
 #[test]
 fn a_child_drops_what_it_inherited() {
+    skip_unless_lockable!();
     const TEST: &str = concat!(module_path!(), "::a_child_drops_what_it_inherited");
     for fork in [Fork::Wipe, Fork::Exclude, Fork::Inherit] {
         passes(TEST, &format!("{fork:?}"), || {

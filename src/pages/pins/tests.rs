@@ -14,7 +14,7 @@ use super::*;
 use crate::os::fake::{fail, fail_always};
 use crate::os::{Call, Hint};
 use crate::pages::{PageBytes, Reservation};
-use crate::testing::{forked, frame, passes};
+use crate::testing::{forked, frame, passes, skip_unless_lockable};
 
 const HUGE: usize = 2 << 20;
 
@@ -124,6 +124,7 @@ fn a_range_with_a_page_without_access_cannot_be_pinned() {
 
 #[test]
 fn a_full_table_is_followed_by_another() {
+    skip_unless_lockable!();
     let pins = tables();
     let range = memory(os::page_size());
     let first = pin_or_skip!(pins, &range);
@@ -142,6 +143,7 @@ fn a_full_table_is_followed_by_another() {
 
 #[test]
 fn many_threads_pin_at_once() {
+    skip_unless_lockable!();
     let pins = tables();
     let range = memory(os::page_size());
     let id = pin_or_skip!(pins, &range);
@@ -180,6 +182,7 @@ fn a_refused_ring_is_asked_for_again() {
 
 #[test]
 fn a_refused_pin_frees_its_slot_and_a_refused_end_keeps_it() {
+    skip_unless_lockable!();
     let pins = tables();
     let range = memory(os::page_size());
     let id = pin_or_skip!(pins, &range);
@@ -209,6 +212,7 @@ fn the_descriptor_is_high_and_ends_at_exec() {
 
 #[test]
 fn a_closed_descriptor_is_noticed_and_replaced() {
+    skip_unless_lockable!();
     passes(test_path!("a_closed_descriptor_is_noticed_and_replaced"), "close", || {
         let pins = tables();
         let range = memory(os::page_size());
@@ -230,6 +234,7 @@ fn a_closed_descriptor_is_noticed_and_replaced() {
 
 #[test]
 fn another_file_under_the_same_number_is_left_alone() {
+    skip_unless_lockable!();
     passes(test_path!("another_file_under_the_same_number_is_left_alone"), "reuse", || {
         let (pins, others) = (tables(), tables());
         let range = memory(os::page_size());
@@ -247,6 +252,7 @@ fn another_file_under_the_same_number_is_left_alone() {
 
 #[test]
 fn a_forked_child_neither_ends_nor_uses_its_parents_pins() {
+    skip_unless_lockable!();
     passes(test_path!("a_forked_child_neither_ends_nor_uses_its_parents_pins"), "fork", || {
         let pins = tables();
         let range = memory(HUGE);
