@@ -12,6 +12,7 @@
         reason = "unit tests may panic: that is how they fail"
     )
 )]
+#![cfg_attr(loom, allow(dead_code, unused_imports, reason = "only leaf structures are modelled"))]
 
 mod error;
 mod policy;
@@ -28,6 +29,7 @@ mod pages;
 #[allow(dead_code, reason = "used by secret/ and global/")]
 mod heap;
 
+#[cfg(not(loom))]
 mod report;
 
 #[cfg(feature = "fault-injection")]
@@ -35,10 +37,11 @@ pub mod fault;
 #[cfg(all(
     target_os = "linux",
     any(target_arch = "x86_64", target_arch = "aarch64"),
-    not(any(miri, oubliette_portable))
+    not(any(miri, loom, oubliette_portable))
 ))]
 mod scope;
 
+#[cfg(not(loom))]
 mod global;
 
 #[cfg(test)]
@@ -46,11 +49,12 @@ mod testing;
 
 pub use error::{Error, Operation};
 pub use policy::{Backing, Flush, Fork, Lock, Policy};
+#[cfg(not(loom))]
 pub use report::{HeapReport, LockLimit, Report, StepsDown, report};
 #[cfg(all(
     target_os = "linux",
     any(target_arch = "x86_64", target_arch = "aarch64"),
-    not(any(miri, oubliette_portable))
+    not(any(miri, loom, oubliette_portable))
 ))]
 pub use scope::{
     Cover, Outcome, Scope, ScopeBuilder, is_in_scope, scope, spawn_scoped, suspended, try_scope,
@@ -62,6 +66,7 @@ pub use wipe::{Instruction, Reach, wipe, wipe_value};
 ///
 /// Takes no lock and allocates nothing. Costs a few nanoseconds for each line, of which a thread remembers
 /// 2,048 at most.
+#[cfg(not(loom))]
 pub fn flush() {
     heap::flush_all();
 }
@@ -75,12 +80,13 @@ pub fn flush() {
 /// Takes no lock, allocates nothing, and may be called from any thread at any time, also in a signal handler
 /// (it is async-signal-safe in the sense of `signal-safety(7)`). Secrets in registers, on stacks, and copies
 /// that were made elsewhere are not reached.
+#[cfg(not(loom))]
 pub fn purge() {
     heap::purge_all();
 }
 #[cfg(all(
     target_os = "linux",
     any(target_arch = "x86_64", target_arch = "aarch64"),
-    not(any(miri, oubliette_portable))
+    not(any(miri, loom, oubliette_portable))
 ))]
 pub use global::ScopedAlloc;

@@ -16,12 +16,15 @@ pub(crate) trait Word {
 
 /// Takes a free slot below `slots` and returns its index.
 ///
+/// `None` says that every slot of each word was taken at some moment, though not all at the same.
+///
 /// What the slot's last holder did before [`release`] happens before what the new one does.
 pub(crate) fn claim<W: Word>(words: &[W], slots: u32) -> Option<u32> {
     let mut first = 0_u32;
     for word in words {
+        let usable = below(slots.saturating_sub(first));
         // Relaxed: only a guess at what is free; the claim below decides.
-        let mut free = !word.load(Ordering::Relaxed) & below(slots.saturating_sub(first));
+        let mut free = !word.load(Ordering::Relaxed) & usable;
         while free != 0 {
             let bit = free & free.wrapping_neg();
             // Acquire pairs with Release in `release`.
@@ -29,7 +32,8 @@ pub(crate) fn claim<W: Word>(words: &[W], slots: u32) -> Option<u32> {
             if before & bit == 0 {
                 return first.checked_add(bit.trailing_zeros());
             }
-            free &= !before;
+            // Somebody was faster. What was free at that moment may be another slot than before.
+            free = !before & usable;
         }
         first = first.saturating_add(u64::BITS);
     }
