@@ -26,14 +26,18 @@ mod wipe;
 #[allow(dead_code, unused_imports, reason = "used by heap/")]
 mod pages;
 
-#[allow(dead_code, reason = "used by secret/ and global/")]
+#[allow(dead_code, reason = "used by report()")]
 mod heap;
 
+// Loom knows the leaf structures of the heap only, not the heap.
 #[cfg(not(loom))]
 mod report;
 
-#[cfg(feature = "fault-injection")]
-pub mod fault;
+#[cfg(not(loom))]
+mod exit;
+#[cfg(not(loom))]
+mod secret;
+
 #[cfg(all(
     target_os = "linux",
     any(target_arch = "x86_64", target_arch = "aarch64"),
@@ -44,10 +48,24 @@ mod scope;
 #[cfg(not(loom))]
 mod global;
 
+#[cfg(feature = "fault-injection")]
+pub mod fault;
 #[cfg(test)]
 mod testing;
 
 pub use error::{Error, Operation};
+#[cfg(not(loom))]
+pub use exit::{WipeAtEnd, set_wipe_at_end};
+#[cfg(not(loom))]
+pub use global::Oubliette;
+#[cfg(all(
+    target_os = "linux",
+    any(target_arch = "x86_64", target_arch = "aarch64"),
+    not(any(miri, loom, oubliette_portable))
+))]
+pub use global::ScopedAlloc;
+#[cfg(all(feature = "allocator-api2", not(loom)))]
+pub use global::SecretAlloc;
 pub use policy::{Backing, Flush, Fork, Lock, Policy};
 #[cfg(not(loom))]
 pub use report::{HeapReport, LockLimit, Report, StepsDown, report};
@@ -59,7 +77,15 @@ pub use report::{HeapReport, LockLimit, Report, StepsDown, report};
 pub use scope::{
     Cover, Outcome, Scope, ScopeBuilder, is_in_scope, scope, spawn_scoped, suspended, try_scope,
 };
+#[cfg(not(loom))]
+pub use secret::{
+    Inline, NewWithError, Plain, SecretBox, SecretString, SecretVec, secret_flush, set_secret_flush,
+};
 pub use wipe::{Instruction, Reach, wipe, wipe_value};
+
+#[cfg(not(loom))]
+#[doc(hidden)]
+pub use secret::require_inline;
 
 /// Writes every freed cache line that any thread still remembers ([`Flush::Bounded`]) back to memory and
 /// waits until that is done.
@@ -84,9 +110,3 @@ pub fn flush() {
 pub fn purge() {
     heap::purge_all();
 }
-#[cfg(all(
-    target_os = "linux",
-    any(target_arch = "x86_64", target_arch = "aarch64"),
-    not(any(miri, loom, oubliette_portable))
-))]
-pub use global::ScopedAlloc;

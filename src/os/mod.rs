@@ -19,6 +19,7 @@
 
 use core::ptr::NonNull;
 
+mod at_exit;
 pub(crate) mod call;
 mod errno;
 pub(crate) mod fake;
@@ -37,9 +38,12 @@ mod linux;
 use linux as backend;
 #[cfg(not(all(target_os = "linux", not(oubliette_portable))))]
 mod portable;
+#[cfg(all(target_os = "linux", not(oubliette_portable)))]
+pub(crate) use linux::signal;
 #[cfg(not(all(target_os = "linux", not(oubliette_portable))))]
 use portable as backend;
 
+pub(crate) use at_exit::at_exit;
 pub(crate) use call::Call;
 pub(crate) use errno::{Errno, Result};
 pub(crate) use ring::Ring;

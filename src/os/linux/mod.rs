@@ -14,6 +14,7 @@ mod map;
 mod probe;
 mod random;
 mod ring;
+pub(crate) mod signal;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 pub(super) mod stacks;
 

@@ -1,0 +1,133 @@
+//! The contracts of the two allocator traits, call by call.
+
+#![expect(unsafe_code, reason = "calls unsafe traits")]
+#![allow(clippy::undocumented_unsafe_blocks, clippy::indexing_slicing, clippy::unwrap_used, reason = "tests")]
+
+use core::alloc::{GlobalAlloc as _, Layout};
+use core::slice;
+
+use crate::{Backing, Oubliette, Policy};
+
+static PROGRAM: Oubliette = Oubliette::new();
+
+#[test]
+fn blocks_are_zero_aligned_and_apart() {
+    for align_log2 in [0, 3, 4, 6, 12, 16, 21] {
+        for size in [1, 8, 31, 32, 33, 1000, 4096, 30_000, 70_000, 1 << 20] {
+            let layout = Layout::from_size_align(size, 1 << align_log2).unwrap();
+            let one = unsafe { PROGRAM.alloc(layout) };
+            let other = unsafe { PROGRAM.alloc_zeroed(layout) };
+            for block in [one, other] {
+                assert!(!block.is_null(), "{layout:?}");
+                assert_eq!(block.addr() % layout.align(), 0, "{layout:?}");
+                assert!(unsafe { slice::from_raw_parts(block, size) }.iter().all(|byte| *byte == 0));
+                unsafe { block.write_bytes(0xA5, size) };
+            }
+            assert!(one.addr().abs_diff(other.addr()) >= size);
+            unsafe { PROGRAM.dealloc(one, layout) };
+            unsafe { PROGRAM.dealloc(other, layout) };
+        }
+    }
+}
+
+#[test]
+fn realloc_keeps_the_contents_and_adds_zeros() {
+    let mut layout = Layout::from_size_align(1, 16).unwrap();
+    let mut block = unsafe { PROGRAM.alloc(layout) };
+    unsafe { block.write(0xA5) };
+    for size in [40, 5000, 200_000, 3 << 20, 100_000, 300, 17, 16, 64, 1] {
+        block = unsafe { PROGRAM.realloc(block, layout, size) };
+        assert!(!block.is_null());
+        let bytes = unsafe { slice::from_raw_parts_mut(block, size) };
+        let kept = size.min(layout.size());
+        assert!(bytes.iter().take(kept).all(|byte| *byte == 0xA5), "{layout:?} to {size}");
+        assert!(bytes.iter().skip(kept).all(|byte| *byte == 0), "{layout:?} to {size}");
+        bytes.fill(0xA5);
+        layout = Layout::from_size_align(size, 16).unwrap();
+    }
+    unsafe { PROGRAM.dealloc(block, layout) };
+}
+
+#[test]
+fn blocks_without_size_are_survived() {
+    // `GlobalAlloc` leaves them undefined; callers of C habits ask for them all the same.
+    let layout = Layout::from_size_align(0, 8).unwrap();
+    let block = unsafe { PROGRAM.alloc(layout) };
+    assert!(!block.is_null());
+    unsafe { PROGRAM.dealloc(block, layout) };
+}
+
+#[test]
+fn what_cannot_be_is_null_and_changes_nothing() {
+    let layout = Layout::from_size_align(isize::MAX.unsigned_abs() - 4095, 4096).unwrap();
+    assert!(unsafe { PROGRAM.alloc(layout) }.is_null());
+    let small = Layout::from_size_align(64, 64).unwrap();
+    let block = unsafe { PROGRAM.alloc(small) };
+    unsafe { block.write_bytes(7, 64) };
+    assert!(unsafe { PROGRAM.realloc(block, small, layout.size()) }.is_null());
+    assert_eq!(unsafe { slice::from_raw_parts(block, 64) }, [7; 64]);
+    unsafe { PROGRAM.dealloc(block, small) };
+}
+
+#[test]
+fn tells_its_policy() {
+    const PINNED: Oubliette = Oubliette::with_policy(Policy::PROGRAM.with_backing(Backing::Auto));
+    assert_eq!(PINNED.policy().backing(), Backing::Auto);
+    assert_eq!(Oubliette::default().policy(), Policy::PROGRAM);
+    assert!(format!("{PINNED:?}").contains("Auto"));
+}
+
+#[cfg(feature = "allocator-api2")]
+mod secret_alloc {
+    use allocator_api2::alloc::{Allocator as _, Layout};
+    use allocator_api2::boxed::Box;
+    use allocator_api2::vec::Vec;
+
+    use crate::SecretAlloc;
+
+    #[test]
+    fn holds_collections() {
+        let mut keys: Vec<[u8; 32], SecretAlloc> = Vec::new_in(SecretAlloc);
+        for n in 0..1000_u32 {
+            let mut key = [0; 32];
+            key.as_mut_slice().split_at_mut(4).0.copy_from_slice(&n.to_le_bytes());
+            keys.push(key);
+        }
+        keys.shrink_to_fit();
+        assert!(keys.iter().zip(0_u32..).all(|(key, n)| key.starts_with(&n.to_le_bytes())));
+        assert_eq!(*Box::new_in(7_u64, SecretAlloc), 7);
+
+        let mut by_name: hashbrown::HashMap<u32, [u8; 16], _, SecretAlloc> =
+            hashbrown::HashMap::new_in(SecretAlloc);
+        for n in 0..1000 {
+            by_name.insert(n, [n.to_le_bytes()[0]; 16]);
+        }
+        assert!((0..1000).all(|n| by_name.get(&n) == Some(&[n.to_le_bytes()[0]; 16])));
+    }
+
+    #[test]
+    fn grows_and_shrinks_over_every_kind_of_step() {
+        // From and to no size, and to another alignment, which `GlobalAlloc` never asks for.
+        let steps =
+            [(0, 8), (40, 8), (100, 64), (5000, 8), (5000, 4096), (60, 4096), (60, 1), (0, 1), (9, 2)];
+        let layouts = steps.map(|(size, align)| Layout::from_size_align(size, align).unwrap());
+        let mut block = SecretAlloc.allocate(layouts[0]).unwrap().cast::<u8>();
+        for pair in layouts.windows(2) {
+            let [old, new] = *pair else { unreachable!() };
+            unsafe { block.write_bytes(0xA5, old.size()) };
+            let resized = if new.size() >= old.size() {
+                unsafe { SecretAlloc.grow_zeroed(block, old, new) }
+            } else {
+                unsafe { SecretAlloc.shrink(block, old, new) }
+            };
+            let resized = resized.unwrap();
+            assert_eq!((resized.len(), resized.cast::<u8>().addr().get() % new.align()), (new.size(), 0));
+            let bytes = unsafe { resized.as_ref() };
+            let kept = old.size().min(new.size());
+            assert!(bytes.iter().take(kept).all(|byte| *byte == 0xA5), "{old:?} to {new:?}");
+            assert!(bytes.iter().skip(kept).all(|byte| *byte == 0), "{old:?} to {new:?}");
+            block = resized.cast();
+        }
+        unsafe { SecretAlloc.deallocate(block, layouts[layouts.len() - 1]) };
+    }
+}
