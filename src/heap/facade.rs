@@ -81,18 +81,21 @@ const fn heaps() -> [Heap; NR_HEAPS] {
     heaps
 }
 
+/// What was made of each heap; null until its first allocation. Apart from [`HEAPS`], which is constant for
+/// the compiler that way.
+static ROOTS: [AtomicPtr<Shared>; NR_HEAPS] = [const { AtomicPtr::new(ptr::null_mut()) }; NR_HEAPS];
+
 /// A heap of the process, reserved at its first allocation.
 #[derive(Debug)]
 pub(crate) struct Heap {
     policy: Policy,
+    /// Its place in [`HEAPS`], [`ROOTS`] and the thread-local table: below `NR_HEAPS`.
     index: usize,
-    /// Null until the first allocation.
-    shared: AtomicPtr<Shared>,
 }
 
 impl Heap {
     const fn new(policy: Policy, index: usize) -> Self {
-        Self { policy, index, shared: AtomicPtr::new(ptr::null_mut()) }
+        Self { policy, index }
     }
 
     /// What the heap promises.
@@ -100,10 +103,15 @@ impl Heap {
         self.policy
     }
 
+    fn root(&self) -> &'static AtomicPtr<Shared> {
+        #[expect(clippy::indexing_slicing, reason = "`index` is below NR_HEAPS")]
+        &ROOTS[self.index]
+    }
+
     /// The heap in use, if anything was ever allocated from it.
     pub(crate) fn shared(&self) -> Option<&'static Shared> {
         // Acquire pairs with Release in `shared_or_create`.
-        let shared = self.shared.load(Ordering::Acquire);
+        let shared = self.root().load(Ordering::Acquire);
         // SAFETY: null, or published by `shared_or_create` and never unmapped.
         unsafe { shared.cast_const().as_ref() }
     }
@@ -115,7 +123,7 @@ impl Heap {
         }
         let mine = Shared::create(self.policy, wanted(self.policy))?;
         let pointer = ptr::from_ref(mine).cast_mut();
-        match self.shared.compare_exchange(ptr::null_mut(), pointer, Ordering::Release, Ordering::Acquire) {
+        match self.root().compare_exchange(ptr::null_mut(), pointer, Ordering::Release, Ordering::Acquire) {
             Ok(_) => Ok(mine),
             Err(_) => {
                 // Another thread was faster.
@@ -166,8 +174,18 @@ impl Heap {
     /// - `ptr` came from this heap with this layout, and nobody uses the block any more.
     #[inline]
     pub(crate) unsafe fn deallocate(&self, ptr: NonNull<u8>, layout: Layout, flush: Flush) {
-        // SAFETY: forwarded.
-        unsafe { self.free(ptr, Some(layout.size()), flush) }
+        let size = layout.size();
+        if let Some(class) = class::of(size, layout.align()) {
+            // SAFETY: null, or held by this thread.
+            if let Some(local) = unsafe { threads::held(self.index).as_ref() } {
+                // SAFETY: held by this thread; the block is forwarded.
+                match unsafe { local.free_sized(ptr, class, size, flush) } {
+                    Freed::Done => return,
+                    freed => return os::preserve_errno(|| self.free_slow(ptr, Some(size), flush, freed)),
+                }
+            }
+        }
+        os::preserve_errno(|| self.free_slow(ptr, Some(size), flush, Freed::Elsewhere));
     }
 
     /// The same for callers that do not know the size, as in C.
@@ -175,17 +193,17 @@ impl Heap {
     /// # Safety
     /// - `ptr` came from this heap, and nobody uses the block any more.
     #[inline]
-    pub(crate) unsafe fn free(&self, ptr: NonNull<u8>, size: Option<usize>, flush: Flush) {
+    pub(crate) unsafe fn free(&self, ptr: NonNull<u8>, flush: Flush) {
         // SAFETY: null, or held by this thread.
         if let Some(local) = unsafe { threads::held(self.index).as_ref() } {
             // SAFETY: held by this thread; the block is forwarded.
-            let freed = unsafe { local.free(ptr.as_ptr(), size, flush) };
+            let freed = unsafe { local.free(ptr, flush) };
             if freed == Freed::Done {
                 return;
             }
-            os::preserve_errno(|| self.free_slow(ptr, size, flush, freed));
+            os::preserve_errno(|| self.free_slow(ptr, None, flush, freed));
         } else {
-            os::preserve_errno(|| self.free_slow(ptr, size, flush, Freed::Elsewhere));
+            os::preserve_errno(|| self.free_slow(ptr, None, flush, Freed::Elsewhere));
         }
     }
 
@@ -195,20 +213,10 @@ impl Heap {
         let Some(shared) = self.shared() else { Corruption::InvalidFree.abort() };
         shared.notice_fork();
         let outcome = threads::with_local(self.index, shared, |local| match freed {
-            Freed::Done => Ok(()),
-            Freed::DoneAndDue => {
-                local.write_back_all();
+            Freed::Elsewhere => free_elsewhere(local, ptr, size, flush),
+            freed => {
+                finish(local, freed);
                 Ok(())
-            }
-            Freed::Spill { class, granule, is_due } => {
-                local.spill(class, granule);
-                if is_due {
-                    local.write_back_all();
-                }
-                Ok(())
-            }
-            Freed::Foreign(_) | Freed::Elsewhere | Freed::Corrupt(_) => {
-                free_elsewhere(local, ptr, size, flush)
             }
         });
         match outcome {
@@ -316,6 +324,21 @@ fn allocate_small_slow(local: Local<'_>, class: usize, size: usize) -> Result<No
     }
 }
 
+/// Does what a fast free left undone: puts slots away, writes lines back.
+pub(super) fn finish(local: Local<'_>, freed: Freed) {
+    let is_due = match freed {
+        Freed::Done | Freed::Elsewhere => false,
+        Freed::DoneAndDue => true,
+        Freed::Spill { class, granule, is_due } => {
+            local.spill(class, granule);
+            is_due
+        }
+    };
+    if is_due {
+        local.write_back_all();
+    }
+}
+
 /// Frees what the fast path did not: blocks of other thread heaps, large blocks, what a fork or a purge has
 /// changed; or finds the crime.
 fn free_elsewhere(
@@ -346,13 +369,21 @@ fn free_elsewhere(
     let heap = local.heap();
     let owner_class = shared.tables.header(granule.unit()).owner_class.load(Ordering::Relaxed);
     #[expect(clippy::as_conversions, reason = "eight bits")]
-    let shape = CLASSES.get((owner_class & 0xff) as usize).ok_or(Corruption::Metadata)?;
+    let class = (owner_class & 0xff) as usize;
+    let shape = CLASSES.get(class).ok_or(Corruption::Metadata)?;
     let slack = shadow::slack_of(live).unwrap_or_else(|| heap.long_slack(granule));
     // SAFETY: the shadow says that a live block starts here, so a slot of this class does.
     if let Err(crime) = unsafe { heap.check(granule, shape, slack, size) }
         && !(shared.is_purged() && crime != Corruption::WrongLayout && shared.is_wiped(granule, shape))
     {
         return Err(crime);
+    }
+    if owner_class >> 8 == heap.id.get() {
+        // The block is this thread heap's own, and what the fast path did not like was a purge.
+        // SAFETY: it is live, as found above, and nobody uses it any more.
+        let freed = unsafe { heap.release_slot(granule, shape, class, flush) };
+        finish(local, freed);
+        return Ok(());
     }
     // Of two threads that free the block at once, one finds it gone. AcqRel: nobody sees it wiped before.
     if state.swap(shadow::REMOTE, Ordering::AcqRel) != live {

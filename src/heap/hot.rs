@@ -37,19 +37,16 @@ const ALWAYS_CHECKED_BYTES: usize = 1040;
 
 /// How a free by the fast path ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
 pub(crate) enum Freed {
     /// The block is free.
     Done,
     /// The block is free and its class has more free slots than the stash takes: put `granule` away.
     Spill { class: usize, granule: u32, is_due: bool },
-    /// The lines remembered must be written back now.
+    /// The block is free, and the lines remembered must be written back now.
     DoneAndDue,
-    /// The block belongs to another thread heap; it is live and in order, and nothing was done yet.
-    Foreign(Granule),
-    /// The pointer is not in a slab that this thread heap knows of.
+    /// Nothing was done: the block is another thread heap's, a large one, or not in order.
     Elsewhere,
-    /// The records say that something is wrong: look closer, then abort.
-    Corrupt(Corruption),
 }
 
 impl ThreadHeap {
@@ -60,10 +57,7 @@ impl ThreadHeap {
     /// - `size + CANARY_BYTES` is not more than the slot of `class`.
     #[inline(always)]
     pub(crate) unsafe fn allocate(&self, class: usize, size: usize) -> *mut u8 {
-        let number = self.bin(class).pop();
-        if number == 0 {
-            return core::ptr::null_mut();
-        }
+        let Some(number) = self.bin(class).pop() else { return core::ptr::null_mut() };
         #[expect(
             clippy::indexing_slicing,
             reason = "classes come from `class`, whose numbers are below NR_CLASSES"
@@ -101,56 +95,112 @@ impl ThreadHeap {
         ptr.as_ptr()
     }
 
-    /// Frees the block at `ptr`: checked, wiped, flushed as `flush` says. `size` is what it was allocated
-    /// with, if the caller knows.
+    /// Frees the block of `size` bytes at `ptr` if it is this thread heap's own, of `class`, and in order:
+    /// checked, wiped, flushed as `flush` says.
+    ///
+    /// With a constant layout all of it but the addresses is constant.
+    ///
+    /// # Safety
+    /// - The calling thread holds this thread heap.
+    /// - If a live block starts at `ptr`, nobody uses it any more. (Any other pointer is survived.)
+    /// - `size + CANARY_BYTES` is not more than the slot of `class`.
+    #[inline(always)]
+    pub(crate) unsafe fn free_sized(
+        &self,
+        ptr: NonNull<u8>,
+        class: usize,
+        size: usize,
+        flush: Flush,
+    ) -> Freed {
+        let Some(granule) = self.granule_of(ptr) else { return Freed::Elsewhere };
+        #[expect(
+            clippy::indexing_slicing,
+            reason = "classes come from `class`, whose numbers are below NR_CLASSES"
+        )]
+        let shape = &CLASSES[class];
+        let slack = shape.slot_bytes as usize - CANARY_BYTES - size;
+        let tables = self.tables.get();
+        let live = tables.shadow(granule).load(Ordering::Relaxed);
+        let is_as_allocated = match shadow::short(slack) {
+            Some(state) => live == state,
+            None => live == shadow::LIVE_LONG && self.long_slack(granule) == slack,
+        };
+        let owner_class = tables.header(granule.unit()).owner_class.load(Ordering::Relaxed);
+        if !is_as_allocated || owner_class != (self.id.get() << 8 | class as u32) {
+            return Freed::Elsewhere;
+        }
+        // SAFETY: the shadow says that a live block starts here, and the header that it has this class.
+        if unsafe { self.check(granule, shape, slack, None) }.is_err() {
+            return Freed::Elsewhere;
+        }
+        // SAFETY: the block is this thread heap's own, and not in use any more, as the caller promises.
+        unsafe { self.release_slot(granule, shape, class, flush) }
+    }
+
+    /// The same for a block whose size the caller does not know.
     ///
     /// # Safety
     /// - The calling thread holds this thread heap.
     /// - If a live block starts at `ptr`, nobody uses it any more. (Any other pointer is survived.)
     #[inline(always)]
-    pub(crate) unsafe fn free(&self, ptr: *mut u8, size: Option<usize>, flush: Flush) -> Freed {
-        let offset = ptr.addr().wrapping_sub(self.base.get().addr());
-        if offset >= self.known_bytes.get() {
-            return Freed::Elsewhere;
-        }
-        if !offset.is_multiple_of(GRANULE_BYTES) {
-            return Freed::Corrupt(Corruption::InvalidFree);
-        }
-        let number = (offset / GRANULE_BYTES) as u32;
-        // SAFETY: below `known_bytes`, so its metadata is committed (`ThreadHeap` 2).
-        let granule = unsafe { Granule::new(number) };
+    pub(crate) unsafe fn free(&self, ptr: NonNull<u8>, flush: Flush) -> Freed {
+        let Some(granule) = self.granule_of(ptr) else { return Freed::Elsewhere };
         let tables = self.tables.get();
-        let state = tables.shadow(granule);
-        let live = state.load(Ordering::Relaxed);
-        if !shadow::is_live(live) {
-            return Freed::Corrupt(crime_of(live));
-        }
+        let live = tables.shadow(granule).load(Ordering::Relaxed);
         let owner_class = tables.header(granule.unit()).owner_class.load(Ordering::Relaxed);
         let class = (owner_class & 0xff) as usize;
-        let Some(shape) = CLASSES.get(class) else { return Freed::Corrupt(Corruption::Metadata) };
+        if !shadow::is_live(live) || owner_class >> 8 != self.id.get() {
+            return Freed::Elsewhere;
+        }
+        let Some(shape) = CLASSES.get(class) else { return Freed::Elsewhere };
         let slack = match shadow::slack_of(live) {
             Some(slack) => slack,
             None => self.long_slack(granule),
         };
         // SAFETY: the shadow says that a live block starts here, so a slot of this class does.
-        if let Err(crime) = unsafe { self.check(granule, shape, slack, size) } {
-            return Freed::Corrupt(crime);
+        if unsafe { self.check(granule, shape, slack, None) }.is_err() {
+            return Freed::Elsewhere;
         }
-        if owner_class >> 8 != self.id.get() {
-            return Freed::Foreign(granule);
+        // SAFETY: the block is this thread heap's own, and not in use any more, as the caller promises.
+        unsafe { self.release_slot(granule, shape, class, flush) }
+    }
+
+    /// The granule at `ptr`, if it lies in a slab that this thread heap knows of and a slot could start there.
+    #[inline(always)]
+    fn granule_of(&self, ptr: NonNull<u8>) -> Option<Granule> {
+        let offset = ptr.addr().get().wrapping_sub(self.base.get().addr());
+        if offset >= self.known_bytes.get() || !offset.is_multiple_of(GRANULE_BYTES) {
+            return None;
         }
-        state.store(shadow::FREED, Ordering::Relaxed);
+        // SAFETY: below `known_bytes`, so its metadata is committed (`ThreadHeap` 2).
+        Some(unsafe { Granule::new((offset / GRANULE_BYTES) as u32) })
+    }
+
+    /// Wipes the slot of a block that was found in order, and puts it into quarantine.
+    ///
+    /// # Safety
+    /// - The calling thread holds this thread heap, which owns the slab.
+    /// - A live block of `class`, whose shape is `shape`, starts at `granule`, and nobody uses it any more.
+    #[inline(always)]
+    pub(crate) unsafe fn release_slot(
+        &self,
+        granule: Granule,
+        shape: &Class,
+        class: usize,
+        flush: Flush,
+    ) -> Freed {
+        self.tables.get().shadow(granule).store(shadow::FREED, Ordering::Relaxed);
         // SAFETY: the slot's block is not in use any more, as the caller promises.
-        let due = unsafe { self.wipe_slot(granule, shape, flush) };
+        let is_due = unsafe { self.wipe_slot(granule, shape, flush) };
         let bin = self.bin(class);
-        let leaves = bin.quarantine(number, self.random() >> 16, shape.quarantine_mask);
+        let leaves = bin.quarantine(granule.number(), self.random() >> 16, shape.quarantine_mask);
         if leaves != 0 {
             if bin.is_full(shape.stash_len) {
-                return Freed::Spill { class, granule: leaves, is_due: due };
+                return Freed::Spill { class, granule: leaves, is_due };
             }
             bin.push(leaves);
         }
-        if due { Freed::DoneAndDue } else { Freed::Done }
+        if is_due { Freed::DoneAndDue } else { Freed::Done }
     }
 
     /// Checks a live block: canary and slack behind it, the bytes before it, and its size if known.
@@ -266,12 +316,7 @@ impl ThreadHeap {
         new: usize,
         flush: Flush,
     ) -> bool {
-        let offset = ptr.as_ptr().addr().wrapping_sub(self.base.get().addr());
-        if offset >= self.known_bytes.get() || !offset.is_multiple_of(GRANULE_BYTES) {
-            return false;
-        }
-        // SAFETY: below `known_bytes`, so its metadata is committed (`ThreadHeap` 2).
-        let granule = unsafe { Granule::new((offset / GRANULE_BYTES) as u32) };
+        let Some(granule) = self.granule_of(ptr) else { return false };
         let tables = self.tables.get();
         let owner_class = tables.header(granule.unit()).owner_class.load(Ordering::Relaxed);
         if owner_class != self.id.get() << 8 | class as u32 {
@@ -300,7 +345,7 @@ impl ThreadHeap {
             }
             if flush == Flush::Bounded {
                 // Counted as a free; if the table is due, the next free finds it full all the same.
-                let _ = self.remember_lines(offset + new, old - new);
+                let _ = self.remember_lines(granule.offset() + new, old - new);
             }
         }
         let slack = shape.slot_bytes as usize - CANARY_BYTES - new;

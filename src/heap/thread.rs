@@ -67,15 +67,15 @@ pub(crate) struct Bin {
     reason = "indexes are masked by the arrays' lengths, powers of two; lengths stay below 65 by the checks beside them"
 )]
 impl Bin {
-    /// Takes a slot: the granule that it starts with, or 0 if the stash is empty.
+    /// Takes a slot: the granule that it starts with.
     #[inline(always)]
-    pub(crate) fn pop(&self) -> u32 {
+    pub(crate) fn pop(&self) -> Option<u32> {
         let len = self.len.get();
         if len == 0 {
-            return 0;
+            return None;
         }
         self.len.set(len - 1);
-        self.stash[(len - 1) as usize % STASH_MAX].get()
+        Some(self.stash[(len - 1) as usize % STASH_MAX].get())
     }
 
     /// Puts a slot into the stash, which must not be full ([`Bin::is_full`]).

@@ -3,7 +3,7 @@
 use core::alloc::Layout;
 use core::ptr::{self, NonNull};
 
-use super::{Corruption, Freed, Shared, allocate_small_slow, class, free_elsewhere};
+use super::{Freed, Shared, allocate_small_slow, class, finish, free_elsewhere};
 use crate::heap::geometry::Constraints;
 use crate::heap::slab::Local;
 use crate::heap::stats::Stats;
@@ -51,24 +51,15 @@ impl PrivateHeap {
     /// # Safety
     /// - As for [`Heap::deallocate`](super::Heap::deallocate).
     pub(crate) unsafe fn deallocate(&self, ptr: NonNull<u8>, layout: Layout, flush: Flush) {
-        let size = Some(layout.size());
-        // SAFETY: held by this thread; the block is forwarded.
-        let crime = match unsafe { self.heap().free(ptr.as_ptr(), size, flush) } {
-            Freed::Done => return,
-            Freed::DoneAndDue => return self.local().write_back_all(),
-            Freed::Spill { class, granule, is_due } => {
-                self.local().spill(class, granule);
-                if is_due {
-                    self.local().write_back_all();
-                }
-                return;
-            }
-            Freed::Foreign(_) | Freed::Elsewhere | Freed::Corrupt(_) => {
-                free_elsewhere(self.local(), ptr, size, flush)
-            }
+        let freed = match class::of(layout.size(), layout.align()) {
+            // SAFETY: held by this thread; the block is forwarded.
+            Some(class) => unsafe { self.heap().free_sized(ptr, class, layout.size(), flush) },
+            None => Freed::Elsewhere,
         };
-        if let Err(crime) = crime {
-            Corruption::abort(crime);
+        if freed != Freed::Elsewhere {
+            finish(self.local(), freed);
+        } else if let Err(crime) = free_elsewhere(self.local(), ptr, Some(layout.size()), flush) {
+            crime.abort();
         }
     }
 
