@@ -18,8 +18,8 @@ use crate::{Backing, Error, Flush, Fork, Lock, Policy, wipe};
 ///
 /// # Invariants
 ///
-/// 1. `range` is laid out by `layout`, and is mapped until the drop (in a child made by fork under
-///    `Fork::Exclude`: only in the process that made it).
+/// 1. `range` is laid out by `layout`, and is mapped until the drop; where `protection.hints.fork` is
+///    `Fork::Exclude`, only in the process that made it.
 /// 2. `[data_start, data_end)` is readable and writable, and all of it but the block is zero unless somebody
 ///    wrote out of bounds. `[block_start, block_start + block_bytes)` is lent out as `&self` or `&mut self` says.
 /// 3. `pin`, if there is one, pins `[data_start, data_end)`.
@@ -113,7 +113,7 @@ impl GuardedPages {
 
 impl Drop for GuardedPages {
     fn drop(&mut self) {
-        if self.policy.fork() == Fork::Exclude && self.owner != os::process_id() {
+        if self.protection.hints.fork == Fork::Exclude && self.owner != os::process_id() {
             // A child has no such mapping; by now something else may be there.
             return;
         }

@@ -20,8 +20,9 @@ pub(crate) enum Measure {
 pub(crate) struct Hints {
     /// Kept out of core dumps.
     pub(crate) no_dump: Measure,
-    /// Kept from children, as the policy says.
-    pub(crate) fork: Measure,
+    /// What a child made by fork finds. [`Fork::Exclude`] also where zeros were asked for and the system has
+    /// no such hint.
+    pub(crate) fork: Fork,
     /// Kept out of huge pages.
     pub(crate) no_huge_page: Measure,
     /// Kept from being merged with other processes' pages.
@@ -30,18 +31,26 @@ pub(crate) struct Hints {
 
 impl Reservation {
     /// Gives the kernel every hint that the policy for children, and this crate, ask for. A hint that the
-    /// system does not know is noted in the result; any other failure is an error.
+    /// system does not know is noted in the result, unless a child would then find secrets: that, and any
+    /// other failure, is an error.
     pub(crate) fn hint_all(&self, fork: Fork) -> Result<Hints, Error> {
         Ok(Hints {
             no_dump: self.try_hint(Hint::DontDump)?,
-            fork: match fork {
-                Fork::Wipe => self.try_hint(Hint::WipeOnFork)?,
-                Fork::Exclude => self.try_hint(Hint::DontFork)?,
-                Fork::Inherit => Measure::NotWanted,
-            },
+            fork: self.hint_fork(fork)?,
             no_huge_page: self.try_hint(Hint::NoHugePage)?,
             no_merge: self.try_hint(Hint::Unmergeable)?,
         })
+    }
+
+    fn hint_fork(&self, fork: Fork) -> Result<Fork, Error> {
+        if fork == Fork::Inherit {
+            return Ok(Fork::Inherit);
+        }
+        if fork == Fork::Wipe && self.try_hint(Hint::WipeOnFork)? == Measure::InForce {
+            return Ok(Fork::Wipe);
+        }
+        self.hint(Hint::DontFork)?;
+        Ok(Fork::Exclude)
     }
 
     fn try_hint(&self, hint: Hint) -> Result<Measure, Error> {

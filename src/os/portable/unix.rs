@@ -72,7 +72,7 @@ pub(in crate::os) unsafe fn unlock(ptr: NonNull<u8>, len: usize) -> Result<()> {
     unsafe { region::unlock(ptr.as_ptr(), len) }.map_err(errno)
 }
 
-/// `minherit` and `MADV_NOCORE` where the system has them.
+/// `minherit` and `MADV_NOCORE` where the system has them. On Linux, where only tests get here, what macOS has.
 ///
 /// # Safety
 ///

@@ -52,7 +52,7 @@ fn smaps_shows_the_lock_and_the_hints() {
     let protection = pages.protection();
     assert_eq!(protection.locked, Measure::InForce);
     assert_eq!(protection.hints.no_dump, Measure::InForce);
-    assert_eq!(protection.hints.fork, Measure::InForce);
+    assert_eq!(protection.hints.fork, Fork::Wipe);
     assert_eq!(protection.guards == GuardKind::Marker, os::features().guard_install == Support::Yes);
     assert_eq!(protection.pinned == Measure::InForce, pages.is_pinned());
     if !pages.is_pinned() {

@@ -148,8 +148,14 @@ fn a_hint_that_the_system_does_not_know_is_noted_and_another_failure_is_an_error
     let range = reserved(1);
     {
         let _fault = fail_always(Call::Advise, Errno::NOSYS);
-        let hints = range.hint_all(Fork::Wipe).unwrap();
-        assert_eq!(hints.fork, Measure::Refused(Errno::NOSYS));
+        let hints = range.hint_all(Fork::Inherit).unwrap();
+        assert_eq!(hints.no_dump, Measure::Refused(Errno::NOSYS));
+        assert!(range.hint_all(Fork::Wipe).is_err(), "a child would find secrets");
+    }
+    if os::features().wipe_on_fork == Support::Yes {
+        // Dump, wipe, and then what stands in for it.
+        let _fault = fail(Call::Advise, 1, Errno::INVAL);
+        assert_eq!(range.hint_all(Fork::Wipe).unwrap().fork, Fork::Exclude);
     }
     let _fault = fail_always(Call::Advise, Errno::NOMEM);
     let error = range.hint_all(Fork::Inherit).unwrap_err();
@@ -314,7 +320,6 @@ fn a_process_that_locks_all_future_memory_still_gets_markers() {
 fn a_forked_child_finds_zeros_or_nothing() {
     skip_unless_lockable!();
     use crate::Fork;
-    use crate::pages::Measure;
     use crate::testing::forked;
     const TEST: &str = concat!(module_path!(), "::a_forked_child_finds_zeros_or_nothing");
     let written = |fork: Fork| {
@@ -323,7 +328,7 @@ fn a_forked_child_finds_zeros_or_nothing() {
         range.commit(pages(0), pages(1)).unwrap();
         range.lock(pages(0), pages(1)).unwrap();
         write(&range, 0);
-        (hints.fork == Measure::InForce).then_some(range)
+        (hints.fork == fork).then_some(range)
     };
     passes(TEST, "wipe", || {
         let Some(range) = written(Fork::Wipe) else { return println!("skipped: no such hint here") };

@@ -38,13 +38,25 @@ pub(super) fn set(ptr: NonNull<u8>, len: usize, how: Option<c_int>) -> Result<()
     }
 }
 
+/// `MADV_DONTFORK`, madvise(2), so that tests on Linux find what there is on macOS.
+#[cfg(target_os = "linux")]
+pub(super) fn set(ptr: NonNull<u8>, len: usize, how: Option<c_int>) -> Result<()> {
+    how.ok_or(Errno::NOSYS)?;
+    // SAFETY: the call changes what a child finds, and nothing in this process.
+    match unsafe { libc::madvise(ptr.as_ptr().cast(), len, libc::MADV_DONTFORK) } {
+        0 => Ok(()),
+        _ => Err(Errno::last()),
+    }
+}
+
 /// There is none.
 #[cfg(not(any(
     target_vendor = "apple",
     target_os = "freebsd",
     target_os = "openbsd",
     target_os = "netbsd",
-    target_os = "dragonfly"
+    target_os = "dragonfly",
+    target_os = "linux"
 )))]
 pub(super) const fn set(_ptr: NonNull<u8>, _len: usize, _how: Option<c_int>) -> Result<()> {
     Err(Errno::NOSYS)
