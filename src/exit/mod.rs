@@ -97,6 +97,11 @@ const UNARMED: u8 = 0;
 const ARMING: u8 = 1;
 const ARMED: u8 = 2;
 
+/// Whether the choice is still to wipe on signals.
+fn are_signals_wanted() -> bool {
+    CHOICE.load(Ordering::Relaxed) == EXIT_AND_SIGNALS
+}
+
 const fn encode(choice: WipeAtEnd) -> u8 {
     match choice {
         WipeAtEnd::ExitAndSignals => EXIT_AND_SIGNALS,
@@ -114,11 +119,11 @@ fn arm_slow() {
     // Without room for another function at exit there is none: the kernel still zeroes the pages before
     // anybody else gets them.
     let _ = os::at_exit(on_exit);
-    if CHOICE.load(Ordering::Relaxed) == EXIT_AND_SIGNALS {
+    if are_signals_wanted() {
         signals::arm();
     }
     STATE.store(ARMED, Ordering::Release);
-    if CHOICE.load(Ordering::Relaxed) != EXIT_AND_SIGNALS {
+    if !are_signals_wanted() {
         // Set meanwhile, by a thread that saw that we were not ready.
         signals::disarm();
     }

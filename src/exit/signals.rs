@@ -133,6 +133,10 @@ fn put_default(number: c_int) {
 fn wipe_before_the_end() {
     /// The thread that is at it, or 0.
     static WIPER: AtomicI32 = AtomicI32::new(0);
+    if !super::are_signals_wanted() {
+        // Opted out after a handler was set in front of ours, so that ours could not be taken away.
+        return;
+    }
     signal::block_all();
     let this = signal::thread_id();
     // Relaxed: nothing is read that the other thread wrote.

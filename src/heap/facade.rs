@@ -268,6 +268,14 @@ impl Heap {
         }
     }
 
+    /// Counts a block of `bytes` whose owner gave it up on purpose.
+    pub(crate) fn count_leaked(&self, bytes: usize) {
+        if let Some(shared) = self.shared() {
+            shared.counters.leaked_blocks.fetch_add(1, Ordering::Relaxed);
+            shared.counters.leaked_bytes.fetch_add(bytes, Ordering::Relaxed);
+        }
+    }
+
     /// Whether `ptr` lies in this heap.
     #[inline]
     pub(crate) fn contains(&self, ptr: *const u8) -> bool {

@@ -7,7 +7,7 @@ use std::{panic, thread};
 
 use super::{enter, thread as state};
 use crate::os::{self, Errno, stacks};
-use crate::{Error, Operation};
+use crate::{Error, Operation, exit};
 
 /// Whether all is done.
 static IS_READY: AtomicBool = AtomicBool::new(false);
@@ -27,6 +27,8 @@ pub(super) fn prepare() -> Result<(), Error> {
 fn prepare_slow() -> Result<(), Error> {
     let mut result = Ok(());
     ONCE.call_once(|| {
+        // First, so that its handlers find those of std in place, which they know, and ours come before.
+        exit::arm();
         result = stacks::watch_faults(on_fault);
     });
     result.map_err(|Errno(errno)| Error::Os { operation: Operation::SignalStack, errno })?;

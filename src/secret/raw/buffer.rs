@@ -6,7 +6,7 @@ use core::mem::ManuallyDrop;
 use core::ptr::{self, NonNull};
 use core::slice;
 
-use super::{Origin, allocate, deallocate, forget, forget_bytes, reallocate};
+use super::{Origin, allocate, count_leaked, deallocate, forget, forget_bytes, reallocate};
 use crate::Error;
 use crate::secret::inline::Inline;
 
@@ -171,6 +171,9 @@ impl<T: Inline> Buffer<T> {
     /// Gives up owning them. They stay in the secret heap for as long as the process lives.
     pub(in crate::secret) fn leak(self) -> &'static mut [T] {
         let buffer = ManuallyDrop::new(self);
+        if let Some((_, layout)) = buffer.block() {
+            count_leaked(layout);
+        }
         // SAFETY: as in `get_mut`; the owner is gone without giving the block back, so it lives on.
         unsafe { slice::from_raw_parts_mut(buffer.ptr.as_ptr(), buffer.len) }
     }

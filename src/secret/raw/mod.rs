@@ -68,6 +68,13 @@ pub(crate) unsafe fn reallocate(
     unsafe { HEAP.reallocate(ptr, old, new_size, secret_flush()) }
 }
 
+/// Counts a block whose owner is gone for good.
+fn count_leaked(layout: Layout) {
+    if layout.size() > 0 {
+        HEAP.count_leaked(layout.size());
+    }
+}
+
 /// Whether two runs of plain values are equal, in a time that depends on their lengths only.
 pub(super) fn equal<T: Plain>(left: &[T], right: &[T]) -> bool {
     // SAFETY: both are valid for reads of `size_of_val` bytes, the same for both where the lengths are

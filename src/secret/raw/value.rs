@@ -2,9 +2,10 @@
 
 use core::alloc::Layout;
 use core::marker::PhantomData;
+use core::mem::ManuallyDrop;
 use core::ptr::{self, NonNull};
 
-use super::{allocate, deallocate, forget_bytes};
+use super::{allocate, count_leaked, deallocate, forget_bytes};
 use crate::secret::inline::Inline;
 use crate::{Error, wipe};
 
@@ -81,7 +82,8 @@ impl<T: Inline> Value<T> {
 
     /// Gives up owning it. It stays in the secret heap for as long as the process lives.
     pub(in crate::secret) fn leak(self) -> &'static mut T {
-        let mut ptr = core::mem::ManuallyDrop::new(self).ptr;
+        let mut ptr = ManuallyDrop::new(self).ptr;
+        count_leaked(Self::LAYOUT);
         // SAFETY: as in `get_mut`; the owner is gone without giving the block back, so it lives on.
         unsafe { ptr.as_mut() }
     }
