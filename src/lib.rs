@@ -16,14 +16,19 @@
 
 mod error;
 mod policy;
-#[allow(dead_code, unused_imports, reason = "used by heap/")]
 mod sync;
 
-#[allow(dead_code, unused_imports, reason = "used by heap/")]
+#[cfg_attr(
+    not(all(target_os = "linux", not(oubliette_portable))),
+    allow(dead_code, reason = "the same contract everywhere, of which some systems need less")
+)]
 mod os;
 mod wipe;
 
-#[allow(dead_code, unused_imports, reason = "used by heap/")]
+#[cfg_attr(
+    not(all(target_os = "linux", not(oubliette_portable))),
+    allow(dead_code, reason = "the same contract everywhere, of which some systems need less")
+)]
 mod pages;
 
 #[allow(dead_code, reason = "used by report()")]

@@ -1,17 +1,12 @@
-//! The atomics of this crate: std's, or loom's under `--cfg loom`. The only file that knows loom.
+//! The atomics of this crate: std's, or loom's in tests under `--cfg loom`. The only file that
+//! knows loom, but for the models themselves.
 //!
 //! Only leaf structures (bitmaps, free lists, state words) are modelled; they take their atomics from here.
 //! Statics that are never part of a model use `core::sync::atomic` directly, since loom's constructors are
 //! not `const`.
 
 #[cfg(not(all(test, loom)))]
-pub(crate) use core::{
-    hint::spin_loop,
-    sync::atomic::{AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence},
-};
+pub(crate) use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 #[cfg(all(test, loom))]
-pub(crate) use loom::{
-    hint::spin_loop,
-    sync::atomic::{AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence},
-};
+pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering};

@@ -11,7 +11,7 @@ pub enum Call {
     Release,
     /// Changing the access to pages.
     Protect,
-    /// Installing guards that cost no mapping, one or many.
+    /// Installing guards that cost no mapping.
     InstallGuard,
     /// Locking pages in RAM.
     Lock,
@@ -33,6 +33,7 @@ pub enum Call {
     RingUnregister,
 }
 
+#[cfg(any(test, feature = "fault-injection"))]
 impl Call {
     /// Every kind, each at its [`index`](Self::index).
     pub(crate) const ALL: [Self; 13] = [

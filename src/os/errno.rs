@@ -15,8 +15,6 @@ impl Errno {
     pub(crate) const BADF: Self = Self(libc::EBADF);
     /// Something is there already.
     pub(crate) const EXIST: Self = Self(libc::EEXIST);
-    /// A bad address: for a pin, a page that may not be pinned.
-    pub(crate) const FAULT: Self = Self(libc::EFAULT);
     /// Interrupted by a signal.
     pub(crate) const INTR: Self = Self(libc::EINTR);
     /// Invalid argument, which for `madvise` also means an unknown hint.

@@ -103,32 +103,18 @@ pub(crate) unsafe fn protect(ptr: NonNull<u8>, len: usize, access: Access) -> Re
     unsafe { backend::protect(ptr, len, access) }
 }
 
-/// Makes every page of a range a guard: any access is a fault, whatever [`protect`] says, and no mapping is
-/// split for it.
+/// Makes `count` ranges of `len` bytes guards, the first at `first`, each `stride` bytes after the one before,
+/// in few system calls: any access to one is a fault, whatever [`protect`] says, and no mapping is split.
 ///
 /// - Before: not locked. Reserved pages without access will do.
-/// - Result: `INVAL` or `NOSYS` where the system has no such guards or the range is locked: use
-///   [`protect`] with [`Access::None`] instead.
+/// - Result: `INVAL` or `NOSYS` where the system has no such guards or a range is locked: use [`protect`] with
+///   [`Access::None`] instead. After an error some of the guards may be there.
 /// - Contents: gone.
 ///
 /// # Safety
 ///
-/// - The whole range came from [`reserve`] and was not released.
-/// - No reference into it is used afterwards.
-pub(crate) unsafe fn install_guard(ptr: NonNull<u8>, len: usize) -> Result<()> {
-    fake::gate(Call::InstallGuard)?;
-    // SAFETY: forwarded: the caller promises the same two things.
-    unsafe { backend::install_guard(ptr, len) }
-}
-
-/// [`install_guard`] on `count` ranges of `len` bytes, the first at `first`, each `stride` bytes after the
-/// one before, in few system calls.
-///
-/// - Result: as for [`install_guard`]; after an error some of the guards may be there.
-///
-/// # Safety
-///
-/// - As for [`install_guard`], for each of the ranges.
+/// - All ranges lie within one that came from [`reserve`] and was not released.
+/// - No reference into them is used afterwards.
 pub(crate) unsafe fn install_guards(
     first: NonNull<u8>,
     len: usize,
@@ -136,7 +122,7 @@ pub(crate) unsafe fn install_guards(
     count: usize,
 ) -> Result<()> {
     fake::gate(Call::InstallGuard)?;
-    // SAFETY: forwarded: the caller promises the same for each range.
+    // SAFETY: forwarded: the caller promises the same two things.
     unsafe { backend::install_guards(first, len, stride, count) }
 }
 

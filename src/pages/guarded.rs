@@ -8,8 +8,9 @@ use core::mem::ManuallyDrop;
 use core::ptr::NonNull;
 use core::slice;
 
+use super::hints::{Hints, Measure};
 use super::layout::{RunConstraints, RunLayout, guarded_run};
-use super::{GuardKind, Hints, Measure, PageBytes, PinId, Reservation, pins};
+use super::{GuardKind, PageBytes, PinId, Reservation, pins};
 use crate::os::{self, Errno};
 use crate::{Backing, Error, Flush, Fork, Lock, Policy, wipe};
 

@@ -3,6 +3,8 @@
 //! allocator callbacks.
 
 mod bytes;
+// Guarded runs are what `IsolatedBox` and the public `GuardedPages` will be made of.
+#[cfg_attr(not(test), expect(dead_code, reason = "waits for its first user"))]
 mod guarded;
 mod hints;
 mod layout;
@@ -11,7 +13,5 @@ mod reservation;
 mod slot_map;
 
 pub(crate) use bytes::PageBytes;
-pub(crate) use guarded::{GuardedPages, Protection};
-pub(crate) use hints::{Hints, Measure};
 pub(crate) use pins::{PinId, Pins, pins};
 pub(crate) use reservation::{GuardKind, Reservation};

@@ -117,6 +117,7 @@ impl Pins {
     }
 
     /// The number of ranges pinned.
+    #[cfg(test)]
     pub(crate) fn count(&self) -> u32 {
         let ready = State { owner: os::process_id(), phase: Phase::Ready };
         let tables = self.tables.iter().filter(|table| table.state() == ready);

@@ -99,21 +99,6 @@ impl Reservation {
         Ok(Self { base, len: size })
     }
 
-    /// Takes a range over that [`into_raw`](Self::into_raw) handed out.
-    ///
-    /// # Safety
-    ///
-    /// - `base` and `len` came from `into_raw`, and no other value owns the range.
-    pub(crate) const unsafe fn from_raw(base: NonNull<u8>, len: PageBytes) -> Self {
-        // By the promise of the caller, invariants 1 and 2 hold as they did before `into_raw`.
-        Self { base, len }
-    }
-
-    /// Hands the range out, to be kept in some other form.
-    pub(crate) const fn into_raw(self) -> (NonNull<u8>, PageBytes) {
-        (self.base, self.len)
-    }
-
     /// The first address.
     #[inline]
     pub(crate) const fn base(&self) -> NonNull<u8> {
@@ -166,25 +151,9 @@ impl Reservation {
             .map_err(|errno| failed(Operation::Protect, errno, len))
     }
 
-    /// Makes a part a guard, before it is locked, and tells of what kind.
-    ///
-    /// # Safety
-    ///
-    /// - No reference into the part is used from now on.
-    pub(crate) unsafe fn guard(&self, offset: PageBytes, len: PageBytes) -> Result<GuardKind, Error> {
-        let start = self.part(Operation::Guard, offset, len)?;
-        // SAFETY: the part is reserved (invariant 1), and the caller answers for references.
-        if unsafe { os::install_guard(start, len.get()) }.is_ok() {
-            return Ok(GuardKind::Marker);
-        }
-        // SAFETY: as above.
-        unsafe { os::protect(start, len.get(), Access::None) }
-            .map_err(|errno| failed(Operation::Guard, errno, len))?;
-        Ok(GuardKind::NoAccess)
-    }
-
     /// Makes `count` guards of `len` bytes, the first at `offset`, one every `stride` bytes, in few system
-    /// calls. All are of the kind returned: after an error, or a marker refused halfway, none is trusted.
+    /// calls, before they are locked. All are of the kind returned: after an error, or a marker refused
+    /// halfway, none is trusted.
     ///
     /// # Safety
     ///

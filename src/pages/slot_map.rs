@@ -50,6 +50,7 @@ pub(crate) fn release<W: Word>(words: &[W], slot: u32) {
 }
 
 /// The number of slots taken.
+#[cfg(test)]
 pub(crate) fn count<W: Word>(words: &[W]) -> u32 {
     // Relaxed: a figure for reports.
     words.iter().map(|word| word.load(Ordering::Relaxed).count_ones()).fold(0, u32::saturating_add)

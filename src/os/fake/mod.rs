@@ -6,10 +6,12 @@
 
 #[cfg(any(test, feature = "fault-injection"))]
 mod enabled;
-#[cfg(any(test, feature = "fault-injection"))]
-pub(crate) use enabled::{Fault, count, every_call_in_turn, fail, fail_always};
+#[cfg(feature = "fault-injection")]
+pub(crate) use enabled::Fault;
 #[cfg(any(test, feature = "fault-injection"))]
 pub(super) use enabled::{adjust, gate};
+#[cfg(any(test, feature = "fault-injection"))]
+pub(crate) use enabled::{count, every_call_in_turn, fail, fail_always};
 
 #[cfg(not(any(test, feature = "fault-injection")))]
 mod disabled;

@@ -42,8 +42,8 @@ pub(in crate::os) unsafe fn advise(ptr: NonNull<u8>, len: usize, hint: Hint) -> 
 ///
 /// # Safety
 ///
-/// As for `os::install_guard`.
-pub(in crate::os) unsafe fn install_guard(ptr: NonNull<u8>, len: usize) -> Result<()> {
+/// As for `os::install_guards`, for one range.
+pub(super) unsafe fn install_guard(ptr: NonNull<u8>, len: usize) -> Result<()> {
     // SAFETY: the caller promises that the range is its own and that no reference into it is used again.
     unsafe { madvise(ptr, len, MADV_GUARD_INSTALL) }
 }

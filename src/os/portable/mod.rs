@@ -28,15 +28,6 @@ pub(super) use windows::{
     release, reserve, unlock,
 };
 
-/// There is none.
-///
-/// # Safety
-///
-/// None needed.
-pub(super) const unsafe fn install_guard(_ptr: NonNull<u8>, _len: usize) -> Result<()> {
-    Err(Errno::NOSYS)
-}
-
 /// There are none.
 ///
 /// # Safety

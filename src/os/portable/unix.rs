@@ -3,7 +3,7 @@
 use core::mem::ManuallyDrop;
 use core::ptr::NonNull;
 
-use region::{Allocation, Protection};
+use region::Protection;
 
 use crate::os::{Access, Errno, Hint, Limit, Result};
 

@@ -3,9 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects, reason = "tests")]
 
 use super::*;
+use crate::os::Call;
 use crate::os::fake::{count, every_call_in_turn, fail_always};
-use crate::os::{Call, Support};
-use crate::testing::{dies, forked, mapping, passes, peek, skip_unless_lockable, status_kib};
+use crate::testing::{dies, forked, passes, peek, skip_unless_lockable, status_kib};
 
 fn run(bytes: usize, align: usize, policy: Policy) -> GuardedPages {
     GuardedPages::new(Layout::from_size_align(bytes, align).unwrap(), policy).unwrap()
@@ -42,6 +42,8 @@ fn the_block_is_zero_aligned_and_close_to_the_guard() {
 #[cfg(all(target_os = "linux", not(oubliette_portable)))]
 #[test]
 fn smaps_shows_the_lock_and_the_hints() {
+    use crate::os::Support;
+    use crate::testing::mapping;
     skip_unless_lockable!();
     let pages = secret(32);
     let mapping = mapping(address(&pages));

@@ -117,7 +117,7 @@ fn a_range_with_a_page_without_access_cannot_be_pinned() {
     pins.unpin(id).unwrap();
     // SAFETY: no reference into the range exists.
     unsafe { range.decommit(PageBytes::from_pages(3).unwrap(), PageBytes::one()) }.unwrap();
-    assert_eq!(pin(pins, &range), Err(Errno::FAULT));
+    assert_eq!(pin(pins, &range), Err(Errno(libc::EFAULT)));
     assert_eq!(pins.count(), 0, "the slot is free again");
     release(range);
 }
