@@ -107,7 +107,7 @@ impl StepsDown {
 #[must_use]
 pub fn report() -> Report {
     let mut heaps = [None; NR_HEAPS];
-    for (place, heap) in heaps.iter_mut().zip(&HEAPS) {
+    for (place, heap) in heaps.iter_mut().zip(HEAPS) {
         *place = heap.stats().map(|(policy, stats)| HeapReport::new(policy, &stats));
     }
     Report { heaps, lock_limit: LockLimit::now(), flush_reach: wipe::reach() }

@@ -4,6 +4,8 @@
 //! requests of up to `n - 8`. Sizes go up in steps of an eighth to a quarter and sit 16 bytes above the
 //! powers of two, because requests of exactly a power of two are the commonest of all.
 
+// UNSAFETY: skips a bounds check in the hottest path.
+#![expect(unsafe_code, reason = "one table access without a bounds check")]
 #![cfg_attr(
     not(test),
     expect(
@@ -56,7 +58,8 @@ pub(crate) const SLAB_MAX_BYTES: usize = PLAIN_SLOTS[NR_PLAIN - 1] as usize - CA
 /// Alignment that every block has.
 pub(crate) const PLAIN_ALIGN: usize = GRANULE_BYTES;
 
-pub(crate) static CLASSES: [Class; NR_CLASSES] = classes();
+/// The shapes. A constant and no static, so that other crates' compilations see through it.
+pub(crate) const CLASSES: &[Class; NR_CLASSES] = &classes();
 
 const fn classes() -> [Class; NR_CLASSES] {
     let mut all = [class(32, 16); NR_CLASSES];
@@ -93,9 +96,20 @@ const fn class(slot_bytes: u32, first_bytes: u32) -> Class {
     Class { slot_bytes, first_bytes, nr_slots, stash_len, quarantine_mask }
 }
 
+/// The shape of a class.
+///
+/// # Safety
+/// - `class` is below `NR_CLASSES`.
+#[inline(always)]
+pub(crate) unsafe fn shape_unchecked(class: usize) -> &'static Class {
+    debug_assert!(class < NR_CLASSES, "a class below NR_CLASSES");
+    // SAFETY: in bounds, as the caller promises.
+    unsafe { CLASSES.get_unchecked(class) }
+}
+
 /// One entry for each multiple of 16 that a slot may need.
 const LOOKUP_LEN: usize = PLAIN_SLOTS[NR_PLAIN - 1] as usize / GRANULE_BYTES + 1;
-static LOOKUP: [u8; LOOKUP_LEN] = lookup();
+const LOOKUP: &[u8; LOOKUP_LEN] = &lookup();
 
 const fn lookup() -> [u8; LOOKUP_LEN] {
     let mut table = [0; LOOKUP_LEN];
@@ -136,7 +150,7 @@ fn aligned(size: usize, align: usize) -> Option<usize> {
 const _: () = {
     let mut i = 0;
     while i < NR_CLASSES {
-        let class = CLASSES_CHECK[i];
+        let class = CLASSES[i];
         assert!(class.slot_bytes.is_multiple_of(GRANULE_BYTES as u32));
         assert!(class.first_bytes >= GRANULE_BYTES as u32 && class.first_bytes.is_multiple_of(16));
         assert!(class.nr_slots >= 1);
@@ -148,7 +162,6 @@ const _: () = {
     }
     assert!(NR_CLASSES < 256);
 };
-const CLASSES_CHECK: [Class; NR_CLASSES] = classes();
 
 #[cfg(test)]
 mod tests {

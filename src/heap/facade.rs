@@ -23,7 +23,7 @@ use crate::{Backing, Error, Flush, Fork, Lock, Policy, wipe};
 pub(crate) const NR_HEAPS: usize = 2 * 3 * 3;
 
 /// The heaps of the process. Nothing is reserved before the first allocation of a heap.
-pub(crate) static HEAPS: [Heap; NR_HEAPS] = heaps();
+pub(crate) const HEAPS: &[Heap; NR_HEAPS] = &heaps();
 
 /// The heap of a policy. Constant for a constant policy.
 #[inline(always)]
@@ -138,7 +138,7 @@ impl Heap {
     ///
     /// Errors: [`Error::LockLimit`] where locking is required and refused, [`Error::AddressSpace`],
     /// [`Error::HeapFull`], [`Error::TooManyThreads`], [`Error::TooLarge`].
-    #[inline]
+    #[inline(always)]
     pub(crate) fn allocate(&self, layout: Layout) -> Result<NonNull<u8>, Error> {
         if let Some(class) = class::of(layout.size(), layout.align()) {
             // SAFETY: null, or held by this thread.
@@ -172,13 +172,14 @@ impl Heap {
     ///
     /// # Safety
     /// - `ptr` came from this heap with this layout, and nobody uses the block any more.
-    #[inline]
+    #[inline(always)]
     pub(crate) unsafe fn deallocate(&self, ptr: NonNull<u8>, layout: Layout, flush: Flush) {
         let size = layout.size();
         if let Some(class) = class::of(size, layout.align()) {
             // SAFETY: null, or held by this thread.
             if let Some(local) = unsafe { threads::held(self.index).as_ref() } {
-                // SAFETY: held by this thread; the block is forwarded.
+                // SAFETY: held by this thread; the block is forwarded; `class::of` gives a class with room for
+                // size and canary.
                 match unsafe { local.free_sized(ptr, class, size, flush) } {
                     Freed::Done => return,
                     freed => return os::preserve_errno(|| self.free_slow(ptr, Some(size), flush, freed)),

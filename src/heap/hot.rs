@@ -4,7 +4,7 @@
 //! one shadow byte; a free reads the slab's header besides.
 //!
 //! ```text
-//! slot      | block            |m| slack (zero) | canary |
+//! slot      | block            |m| slack        | canary |
 //!           ^ granule          ^ size           ^ slot - 8
 //! m: if there is slack, its first byte is a marker, so that a single NUL behind the block is seen too
 //! before it: eight bytes that are zero (free slot, start of the slab) or the canary of the slot before
@@ -22,7 +22,7 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use super::canary::{canary, marker};
-use super::class::{CANARY_BYTES, CLASSES, Class};
+use super::class::{self, CANARY_BYTES, CLASSES, Class};
 use super::corruption::Corruption;
 use super::geometry::GRANULE_BYTES;
 use super::pending::LINE_SHIFT;
@@ -33,7 +33,9 @@ use crate::{Flush, wipe};
 
 /// Slots up to this size are checked at every use, since a check costs less than asking whether the slot
 /// was used before. Larger ones may lie on pages that were never touched and should stay so.
-const ALWAYS_CHECKED_BYTES: usize = 1040;
+const ALWAYS_CHECKED_BYTES: u32 = 1040;
+/// Slots up to this size are checked and wiped inline.
+const INLINE_BYTES: u32 = 64;
 
 /// How a free by the fast path ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,47 +51,88 @@ pub(crate) enum Freed {
     Elsewhere,
 }
 
+impl Freed {
+    /// The same, and lines are to be written back.
+    #[cold]
+    const fn due(self) -> Self {
+        match self {
+            Self::Spill { class, granule, .. } => Self::Spill { class, granule, is_due: true },
+            Self::Done | Self::DoneAndDue | Self::Elsewhere => Self::DoneAndDue,
+        }
+    }
+}
+
 impl ThreadHeap {
     /// Takes a free slot of `class` for a block of `size` bytes: all zero. Null if the stash is empty.
     ///
     /// # Safety
     /// - The calling thread holds this thread heap.
-    /// - `size + CANARY_BYTES` is not more than the slot of `class`.
+    /// - `class` is below `NR_CLASSES`; `size + CANARY_BYTES` is not more than its slot.
     #[inline(always)]
     pub(crate) unsafe fn allocate(&self, class: usize, size: usize) -> *mut u8 {
-        let Some(number) = self.bin(class).pop() else { return core::ptr::null_mut() };
-        #[expect(
-            clippy::indexing_slicing,
-            reason = "classes come from `class`, whose numbers are below NR_CLASSES"
-        )]
-        let slot_bytes = CLASSES[class].slot_bytes as usize;
+        // SAFETY: forwarded.
+        let bin = unsafe { self.bin_unchecked(class) };
+        // SAFETY: forwarded.
+        let shape = unsafe { class::shape_unchecked(class) };
+        let Some(number) = bin.pop() else { return core::ptr::null_mut() };
         // SAFETY: by `ThreadHeap` 3 it starts a slot in a slab, whose metadata is committed.
         let granule = unsafe { Granule::new(number) };
-        let tables = self.tables.get();
-        let state = tables.shadow(granule);
-        let ptr = self.address(granule);
-        if slot_bytes <= ALWAYS_CHECKED_BYTES || state.load(Ordering::Relaxed) != shadow::NEVER {
+        if shape.slot_bytes <= INLINE_BYTES {
             // SAFETY: a free slot of this thread heap: mapped, initialised, and nobody writes to it but who
-            // commits the crime that this looks for. It starts on a granule and is granules long.
-            if !unsafe { wipe::slot_is_zero(ptr, slot_bytes) } {
+            // commits the crime that this looks for; 32 to 64 bytes from a granule on.
+            if !unsafe { wipe::small_slot_is_zero(self.address(granule), shape.slot_bytes as usize) } {
+                Corruption::WriteAfterFree.abort();
+            }
+            // SAFETY: the slot was just taken, and is zero.
+            unsafe { self.open_slot(granule, shape, size) }
+        } else {
+            // SAFETY: the slot was just taken.
+            unsafe { self.open_bigger_slot(granule, shape, size) }
+        }
+    }
+
+    /// The same for slots that are not checked inline.
+    ///
+    /// # Safety
+    /// - A slot of this shape starts at `granule`, which this thread heap has just taken out of its stash.
+    /// - `size + CANARY_BYTES` is not more than the slot.
+    #[inline(never)]
+    unsafe fn open_bigger_slot(&self, granule: Granule, shape: &Class, size: usize) -> *mut u8 {
+        let is_used = self.tables.get().shadow(granule).load(Ordering::Relaxed) != shadow::NEVER;
+        if shape.slot_bytes <= ALWAYS_CHECKED_BYTES || is_used {
+            // SAFETY: a free slot, as in `allocate`; it starts on a granule and is granules long.
+            if !unsafe { wipe::slot_is_zero(self.address(granule), shape.slot_bytes as usize) } {
                 Corruption::WriteAfterFree.abort();
             }
         }
-        let end = number.wrapping_add((slot_bytes / GRANULE_BYTES) as u32);
+        // SAFETY: forwarded; the slot is zero, or was never used.
+        unsafe { self.open_slot(granule, shape, size) }
+    }
+
+    /// Makes a block of a slot: marker, canary, state.
+    ///
+    /// # Safety
+    /// - As for `open_bigger_slot`, and the slot is all zero.
+    #[inline(always)]
+    unsafe fn open_slot(&self, granule: Granule, shape: &Class, size: usize) -> *mut u8 {
+        let ptr = self.address(granule);
+        let slot_bytes = shape.slot_bytes as usize;
+        let key = self.key.get();
         // SAFETY: `size` is at most `slot - 8`.
         let behind = unsafe { ptr.add(size) };
         // If there is no slack, the canary overwrites it.
         // SAFETY: inside the slot, which nobody else writes to.
-        unsafe { behind.write(marker(self.key.get())) };
+        unsafe { behind.write(marker(key)) };
         // SAFETY: the last eight bytes of the slot, which is 32 bytes at least.
         let last = unsafe { ptr.add(slot_bytes - CANARY_BYTES) };
+        let end = granule.number().wrapping_add((slot_bytes / GRANULE_BYTES) as u32);
         // SAFETY: aligned to 8 since slots are granules long; only accessed atomically once the slot is in
         // use, because the thread that frees the next block looks at it.
-        unsafe { last.cast::<AtomicU64>().as_ref() }.store(canary(self.key.get(), end), Ordering::Relaxed);
+        unsafe { last.cast::<AtomicU64>().as_ref() }.store(canary(key, end), Ordering::Relaxed);
         let slack = slot_bytes - CANARY_BYTES - size;
         match shadow::short(slack) {
             // Relaxed: whoever frees the block got the pointer from here by a synchronising way.
-            Some(live) => state.store(live, Ordering::Relaxed),
+            Some(live) => self.tables.get().shadow(granule).store(live, Ordering::Relaxed),
             None => self.set_long_slack(granule, slack),
         }
         ptr.as_ptr()
@@ -103,7 +146,7 @@ impl ThreadHeap {
     /// # Safety
     /// - The calling thread holds this thread heap.
     /// - If a live block starts at `ptr`, nobody uses it any more. (Any other pointer is survived.)
-    /// - `size + CANARY_BYTES` is not more than the slot of `class`.
+    /// - `class` is below `NR_CLASSES`; `size + CANARY_BYTES` is not more than its slot.
     #[inline(always)]
     pub(crate) unsafe fn free_sized(
         &self,
@@ -113,11 +156,8 @@ impl ThreadHeap {
         flush: Flush,
     ) -> Freed {
         let Some(granule) = self.granule_of(ptr) else { return Freed::Elsewhere };
-        #[expect(
-            clippy::indexing_slicing,
-            reason = "classes come from `class`, whose numbers are below NR_CLASSES"
-        )]
-        let shape = &CLASSES[class];
+        // SAFETY: forwarded.
+        let shape = unsafe { class::shape_unchecked(class) };
         let slack = shape.slot_bytes as usize - CANARY_BYTES - size;
         let tables = self.tables.get();
         let live = tables.shadow(granule).load(Ordering::Relaxed);
@@ -190,20 +230,41 @@ impl ThreadHeap {
         flush: Flush,
     ) -> Freed {
         self.tables.get().shadow(granule).store(shadow::FREED, Ordering::Relaxed);
-        // SAFETY: the slot's block is not in use any more, as the caller promises.
-        let is_due = unsafe { self.wipe_slot(granule, shape, flush) };
-        let bin = self.bin(class);
+        // SAFETY: forwarded.
+        let bin = unsafe { self.bin_unchecked(class) };
         let leaves = bin.quarantine(granule.number(), self.random() >> 16, shape.quarantine_mask);
+        let mut freed = Freed::Done;
         if leaves != 0 {
             if bin.is_full(shape.stash_len) {
-                return Freed::Spill { class, granule: leaves, is_due };
+                freed = Freed::Spill { class, granule: leaves, is_due: false };
+            } else {
+                bin.push(leaves);
             }
-            bin.push(leaves);
         }
-        if is_due { Freed::DoneAndDue } else { Freed::Done }
+        // Last, so that a call at the end is a jump. Only this thread can take the slot out of quarantine.
+        if shape.slot_bytes <= INLINE_BYTES && flush != Flush::Immediate {
+            // SAFETY: the slot's block is not in use any more, as the caller promises; 32 to 64 bytes from a
+            // granule on.
+            unsafe { wipe::zero_small_slot(self.address(granule), shape.slot_bytes as usize) };
+            if flush == Flush::Bounded && self.remember_lines(granule.offset(), shape.slot_bytes as usize) {
+                return freed.due();
+            }
+            freed
+        } else {
+            // SAFETY: as above.
+            unsafe { self.wipe_bigger_slot(granule, shape, flush, freed) }
+        }
     }
 
-    /// Checks a live block: canary and slack behind it, the bytes before it, and its size if known.
+    /// # Safety
+    /// - A slot of this shape starts at `granule`, and nobody uses its block.
+    #[inline(never)]
+    unsafe fn wipe_bigger_slot(&self, granule: Granule, shape: &Class, flush: Flush, freed: Freed) -> Freed {
+        // SAFETY: forwarded.
+        if unsafe { self.wipe_slot(granule, shape, flush) } { freed.due() } else { freed }
+    }
+
+    /// Checks a live block: canary and marker behind it, the bytes before it, and its size if known.
     ///
     /// # Safety
     /// - A slot of this shape starts at `granule`.
@@ -226,14 +287,14 @@ impl ThreadHeap {
         let ptr = self.address(granule);
         let key = self.key.get();
         let number = granule.number();
-        let end = number.wrapping_add((slot_bytes / GRANULE_BYTES) as u32);
+        let end = canary(key, number.wrapping_add((slot_bytes / GRANULE_BYTES) as u32));
         // SAFETY: the last eight bytes of the slot.
-        let behind = unsafe { load(ptr.as_ptr().wrapping_add(usable)) };
-        if behind != canary(key, end) {
+        if unsafe { load(ptr.as_ptr().wrapping_add(usable)) } != end {
             return Err(Corruption::Overflow);
         }
-        // SAFETY: the slack lies between the block and the canary.
-        if !unsafe { slack_is_intact(ptr, usable, slack, marker(key)) } {
+        // SAFETY: eight bytes from the end of the block on: slack, canary, or both.
+        let behind = unsafe { ptr.as_ptr().wrapping_add(usable - slack).cast::<u64>().read_unaligned() };
+        if behind != first_behind(key, end, slack) {
             return Err(Corruption::Overflow);
         }
         // SAFETY: a slab's first slot lies 16 bytes behind its start, so the eight bytes before any slot are
@@ -249,7 +310,6 @@ impl ThreadHeap {
     ///
     /// # Safety
     /// - A slot of this shape starts at `granule`, and nobody uses its block.
-    #[inline(always)]
     pub(crate) unsafe fn wipe_slot(&self, granule: Granule, shape: &Class, flush: Flush) -> bool {
         let ptr = self.address(granule);
         let slot_bytes = shape.slot_bytes as usize;
@@ -332,10 +392,12 @@ impl ThreadHeap {
         if unsafe { self.check(granule, shape, slack, Some(old)) }.is_err() {
             return false;
         }
-        // The old marker goes in any case, with what is cut off before it.
-        let cut_bytes = old.saturating_sub(new) + usize::from(slack > 0);
-        // SAFETY: the marker of a block with slack lies inside the slot.
-        let cut = unsafe { ptr.add(old + usize::from(slack > 0) - cut_bytes) };
+        // What is cut off goes, or what the block grows by, and the old marker in any case.
+        let from = old.min(new);
+        let to = (old.max(new) + 1).min(shape.slot_bytes as usize - CANARY_BYTES);
+        // SAFETY: inside the slot.
+        let cut = unsafe { ptr.add(from) };
+        let cut_bytes = to - from;
         // SAFETY: nobody uses what is cut off, and slack belongs to the heap.
         unsafe { wipe::zero(cut, cut_bytes) };
         if new < old {
@@ -409,29 +471,14 @@ unsafe fn load(ptr: *const u8) -> u64 {
     unsafe { &*ptr.cast::<AtomicU64>() }.load(Ordering::Relaxed)
 }
 
-/// Whether the `slack` bytes that end at `usable` are the marker and zeros.
-///
-/// # Safety
-/// - `ptr` starts a slot of `usable + CANARY_BYTES` bytes, and `slack <= usable`.
+/// The first eight bytes behind a block: the marker and zeros, then as much of the canary as reaches in.
 #[inline(always)]
-unsafe fn slack_is_intact(ptr: NonNull<u8>, usable: usize, slack: usize, marker: u8) -> bool {
-    if slack <= 8 {
-        // The last eight bytes before the canary, of which the upper `slack` ones are slack. Two shifts,
-        // since a shift by all 64 bits is not defined.
-        // SAFETY: a slot has 24 usable bytes at least.
-        let word = unsafe { load(ptr.as_ptr().wrapping_add(usable - 8)) };
-        let used_bits = (8 - slack as u32) * 8;
-        let expected = if slack == 0 { 0 } else { u64::from(marker) };
-        return (word >> (used_bits / 2)) >> (used_bits - used_bits / 2) == expected;
+const fn first_behind(key: u64, canary: u64, slack: usize) -> u64 {
+    if slack == 0 {
+        return canary;
     }
-    // SAFETY: inside the slot.
-    let start = unsafe { ptr.add(usable - slack) };
-    // SAFETY: inside the slot, which the freeing thread owns.
-    if unsafe { start.read() } != marker {
-        return false;
-    }
-    // SAFETY: as above.
-    let rest = unsafe { start.add(1) };
-    // SAFETY: as above.
-    unsafe { wipe::is_zero(rest, slack - 1) }
+    // What comes later in memory stands higher; from eight bytes of slack on the canary is out of sight.
+    canary.unbounded_shl(slack as u32 * 8) | marker(key) as u64
 }
+
+const _: () = assert!(cfg!(target_endian = "little"), "`first_behind` reads words byte by byte");

@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn a_long_slack_has_room_in_its_own_slot() {
-        for class in &CLASSES {
+        for class in CLASSES {
             let most = class.slot_bytes as usize - CANARY_BYTES;
             assert!(short(most).is_some() || class.slot_bytes as usize / 16 > LONG_BYTES);
         }

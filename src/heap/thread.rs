@@ -1,5 +1,8 @@
 //! A thread heap: the part of a heap that one thread works on alone.
 
+// UNSAFETY: skips a bounds check in the hottest path.
+#![expect(unsafe_code, reason = "one table access without a bounds check")]
+
 use core::cell::Cell;
 use core::sync::atomic::AtomicU32;
 
@@ -160,6 +163,17 @@ impl ThreadHeap {
             reason = "classes come from `class`, whose numbers are below NR_CLASSES"
         )]
         &self.bins[class]
+    }
+
+    /// The bin of a class.
+    ///
+    /// # Safety
+    /// - `class` is below `NR_CLASSES`.
+    #[inline(always)]
+    pub(crate) unsafe fn bin_unchecked(&self, class: usize) -> &Bin {
+        debug_assert!(class < NR_CLASSES, "a class below NR_CLASSES");
+        // SAFETY: in bounds, as the caller promises.
+        unsafe { self.bins.get_unchecked(class) }
     }
 
     /// The next random number.

@@ -13,7 +13,7 @@ use crate::{Fork, wipe};
 
 /// Writes back every freed line that any thread remembers, and waits for it.
 pub(crate) fn flush_all() {
-    for heap in &HEAPS {
+    for heap in HEAPS {
         if let Some(shared) = heap.shared() {
             shared.notice_fork();
             shared.visit_pending(|pending| pending.visit(|line| shared.write_back_line(line)));
@@ -27,7 +27,7 @@ pub(crate) fn flush_all() {
 ///
 /// The heap of a whole program is left alone: with its own memory gone it could not even end in order.
 pub(crate) fn purge_all() {
-    for heap in &HEAPS {
+    for heap in HEAPS {
         if let Some(shared) = heap.shared()
             && heap.policy().fork() != Fork::Inherit
         {

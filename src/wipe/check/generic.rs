@@ -33,3 +33,14 @@ pub(crate) unsafe fn slot_is_zero(ptr: NonNull<u8>, len: usize) -> bool {
 fn granules_are_zero(granules: &[u128]) -> bool {
     granules.chunks(STEP).all(|step| step.iter().fold(0, |sum, &granule| sum | granule) == 0)
 }
+
+/// Whether a slot of 32 to 64 bytes is all zero.
+///
+/// # Safety
+/// * (valid for reads) as for [`is_zero`].
+/// * (granules) as for [`slot_is_zero`].
+#[inline(always)]
+pub(crate) unsafe fn small_slot_is_zero(ptr: NonNull<u8>, len: usize) -> bool {
+    // SAFETY: forwarded.
+    unsafe { slot_is_zero(ptr, len) }
+}

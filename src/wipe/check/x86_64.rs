@@ -50,6 +50,20 @@ pub(crate) unsafe fn slot_is_zero(ptr: NonNull<u8>, len: usize) -> bool {
     }
 }
 
+/// Whether a slot of 32 to 64 bytes is all zero, without a branch.
+///
+/// # Safety
+/// * (valid for reads) as for [`is_zero`].
+/// * (length) `32 <= len <= 64`.
+#[inline(always)]
+pub(crate) unsafe fn small_slot_is_zero(ptr: NonNull<u8>, len: usize) -> bool {
+    // SAFETY: (length): 16 bytes from either end.
+    let outer = unsafe { ends(ptr, len, 0) };
+    // SAFETY: (length): 16..32 from either end.
+    let inner = unsafe { ends(ptr, len, 16) };
+    all_zero(or(outer, inner))
+}
+
 /// 16 to 256 bytes, loads from both ends inwards. No early exit: it is nearly always zero.
 ///
 /// # Safety

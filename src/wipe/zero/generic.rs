@@ -40,3 +40,14 @@ pub(crate) unsafe fn zero_slot(ptr: NonNull<u8>, len: usize) {
         unsafe { at.write_volatile(0) };
     }
 }
+
+/// Zeroes a slot of 32 to 64 bytes.
+///
+/// # Safety
+/// * (valid for writes) as for [`zero`].
+/// * (granules) as for [`zero_slot`].
+#[inline(always)]
+pub(crate) unsafe fn zero_small_slot(ptr: NonNull<u8>, len: usize) {
+    // SAFETY: forwarded.
+    unsafe { zero_slot(ptr, len) };
+}
