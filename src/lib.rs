@@ -1,6 +1,61 @@
 //! Memory for secrets that forgets.
 //!
-//! See the README for what it protects and what it does not.
+//! A secure heap, and four ways to use it: as owners of single secrets, as the allocator of single
+//! collections, of what runs in a scope, or of the whole program.
+//!
+//! | | |
+//! |---|---|
+//! | [`SecretBox`], [`SecretVec`], [`SecretString`] | own a secret: made in place, never printed, cloned or serialised, compared in constant time |
+//! | [`Inline`], [`Plain`], [`impl_inline!`] | what a type promises before it may live there |
+//! | `SecretAlloc` | the same heap for the collections of `allocator-api2` and `hashbrown` |
+//! | `scope`, `ScopedAlloc` | run code of others so that its heap, stack and registers leave nothing |
+//! | [`Oubliette`] | the whole program: every free is wiped |
+//! | [`Policy`] | what a heap promises |
+//! | [`report`] | what there is, what protects it, and where that is less than promised |
+//! | [`purge`], [`flush`], [`wipe()`] | wipe every secret now; write back what is pending; wipe a buffer of your own |
+//! | [`set_wipe_at_end`], [`set_secret_flush`] | what happens at the end of the process, and at each drop |
+//!
+//! ```
+//! use oubliette::SecretBox;
+//!
+//! # fn read_key(bytes: &mut [u8; 32]) { bytes.fill(7) }
+//! # fn cipher(_key: &[u8; 32]) {}
+//! let key = SecretBox::<[u8; 32]>::new_with(|bytes| read_key(bytes))?; // in place: no copy on the stack
+//! cipher(key.expose());
+//! # Ok::<(), oubliette::Error>(())
+//! ```
+//!
+//! # What it guarantees
+//!
+//! * **A freed block is zero** before the call returns, also what `realloc` leaves. Past the CPU's caches
+//!   too: when the drop of a secret returns, within a bound for a whole program ([`Flush`]).
+//! * **A secret is locked, or there is an [`Error`]** that names the limit and how to raise it. It is pinned
+//!   where the kernel offers that, so that no copy is left behind in another page; [`report`] says which.
+//! * **Nothing but your data lies in secret pages.** They are not in core dumps; a forked child sees zeros.
+//! * **Corruption ends the process** with a message: overflow, underflow, double free, invalid free, write
+//!   after free. Limits of resources are an [`Error`].
+//! * **What is alive at the end is wiped**: at exit, on abort, on fatal signals, leaked secrets included.
+//!
+//! # What it does not
+//!
+//! * Copies that your code makes of a secret are yours: on the stack, in registers (a scope covers those),
+//!   in memory of other allocators.
+//! * Whoever may read the process while a secret is in use can read the secret.
+//! * `SIGKILL`, `_exit` and loss of power leave no time to wipe.
+//! * A secret type cannot hold what lies elsewhere: `SecretBox<String>` does not compile.
+//!
+//! # Side effects
+//!
+//! None at import. The first secret or scope of a process arms its end ([`set_wipe_at_end`]): a function that
+//! runs at exit, and handlers for fatal signals that the program does not handle itself. Pins hold one file
+//! descriptor, close-on-exec, out of the low numbers. Every system call is listed in
+//! `docs/system-calls.md`.
+//!
+//! # Features
+//!
+//! * `allocator-api2` (default): `SecretAlloc`.
+//! * `serde`: `Deserialize` for the secret types. There is no `Serialize`.
+//! * `fault-injection`: for tests of this crate only.
 
 #![cfg_attr(
     test,
@@ -115,3 +170,8 @@ pub fn flush() {
 pub fn purge() {
     heap::purge_all();
 }
+
+/// The programs of the README, compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
