@@ -157,6 +157,18 @@ pub fn flush() {
     heap::flush_all();
 }
 
+/// Gives memory that no block uses back to the system, and its share of `RLIMIT_MEMLOCK` with it.
+///
+/// Heaps do so on their own, but late and in bulk, since taking pages again costs more than anything else:
+/// a thread keeps eight empty slabs of 64 KiB (or a quarter of its slabs), and the free blocks that it has
+/// at hand. This gives all of that back, of the calling thread and of threads that have ended; what other
+/// running threads hold stays theirs.
+///
+/// Costs about 10 µs for each slab given back. Never touches a block in use.
+pub fn trim() {
+    heap::trim_all();
+}
+
 /// Wipes every secret of the process now: each block of each heap that is not inherited by children, in use
 /// or leaked, whoever holds it. What is read from a secret afterwards is zero; freeing one is in order.
 ///

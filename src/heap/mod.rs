@@ -78,4 +78,4 @@ pub(crate) use pending::{FREES_PER_FENCE, PENDING_LINES};
 pub(crate) use stats::Stats;
 #[cfg(not(loom))]
 #[allow(unused_imports, reason = "for the layers above")]
-pub(crate) use upkeep::{flush_all, purge_all};
+pub(crate) use upkeep::{flush_all, purge_all, trim_all};

@@ -235,3 +235,24 @@ fn steady_use_needs_no_new_memory() {
     }
     assert_eq!(heap.stats(), before);
 }
+
+#[test]
+fn trim_gives_back_what_the_thread_keeps() {
+    const POLICY: Policy = Policy::SECRET.with_backing(Backing::Locked).with_lock(Lock::BestEffort);
+    std::thread::spawn(|| {
+        let heap = of(POLICY);
+        let layout = Layout::from_size_align(2000, 8).unwrap();
+        let blocks: Vec<_> = (0..200).map(|_| heap.allocate(layout).unwrap()).collect();
+        let kept = heap.allocate(layout).unwrap();
+        for ptr in blocks {
+            unsafe { heap.deallocate(ptr, layout, Flush::Off) };
+        }
+        crate::trim();
+        let (_, stats) = heap.stats().unwrap();
+        assert_eq!(stats.in_use_bytes, 1 << 16, "one slab, for the block that is in use: {stats:?}");
+        assert!(stats.resident_bytes <= 1 << 16);
+        unsafe { heap.deallocate(kept, layout, Flush::Off) };
+    })
+    .join()
+    .unwrap();
+}

@@ -9,6 +9,7 @@ use super::class::Class;
 use super::facade::HEAPS;
 use super::shared::Shared;
 use super::tables::Granule;
+use super::threads;
 use crate::{Fork, wipe};
 
 /// Writes back every freed line that any thread remembers, and waits for it.
@@ -35,6 +36,20 @@ pub(crate) fn purge_all() {
         }
     }
     wipe::fence();
+}
+
+/// Gives back what the calling thread, and threads that have ended, hold of every heap without using it.
+pub(crate) fn trim_all() {
+    for (index, heap) in HEAPS.iter().enumerate() {
+        if let Some(shared) = heap.shared() {
+            shared.notice_fork();
+            // Without a thread heap there is nothing at hand to give back.
+            if !threads::held(index).is_null() {
+                let _ = threads::with_local(index, shared, |local| local.trim(0));
+            }
+            shared.scavenge();
+        }
+    }
 }
 
 impl Shared {
