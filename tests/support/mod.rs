@@ -1,0 +1,21 @@
+//! What the integration tests share: children that play a role, limits, filters, maps and scans.
+//!
+//! Each test binary uses a part of it.
+#![allow(dead_code, reason = "each test binary uses its own part of the support code")]
+
+pub(crate) mod block;
+pub(crate) mod child;
+pub(crate) mod fork;
+pub(crate) mod limits;
+#[path = "../../examples/proof/maps.rs"]
+pub(crate) mod maps;
+pub(crate) mod pages;
+pub(crate) mod pattern;
+pub(crate) mod probe;
+#[path = "../../examples/proof/scan.rs"]
+pub(crate) mod scan;
+pub(crate) mod seccomp;
+pub(crate) mod skip;
+#[path = "../../examples/proof/switch.rs"]
+pub(crate) mod switch;
+pub(crate) mod trace;

@@ -1,0 +1,99 @@
+//! Single pages: which mapping, which frame, and the calls that try to move them.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use super::maps::{Mapping, mappings_of};
+
+pub(crate) const PAGE_BYTES: usize = 4096;
+pub(crate) const HUGE_PAGE_BYTES: usize = 2 << 20;
+
+/// The mapping of this process that holds an address.
+#[track_caller]
+pub(crate) fn mapping_at(address: usize) -> Mapping {
+    let mappings = mappings_of("self").expect("every process may read its own smaps");
+    let found = mappings.into_iter().find(|mapping| mapping.range.contains(&address));
+    found.unwrap_or_else(|| panic!("{address:#x} is not mapped"))
+}
+
+/// The number of the page frame behind an address; nothing without `CAP_SYS_ADMIN`
+/// (Documentation/admin-guide/mm/pagemap.rst).
+pub(crate) fn frame_of(address: usize) -> Option<u64> {
+    let mut entry = [0; 8];
+    let pagemap = File::open("/proc/self/pagemap").ok()?;
+    pagemap.read_exact_at(&mut entry, (address / PAGE_BYTES * 8) as u64).ok()?;
+    let frame = u64::from_le_bytes(entry) & ((1 << 55) - 1);
+    (frame != 0).then_some(frame)
+}
+
+/// Asks the kernel to move these pages into one huge page, now.
+pub(crate) fn collapse(start: usize, len: usize) -> io::Result<()> {
+    advise(start, len, libc::MADV_HUGEPAGE)?;
+    advise(start, len, libc::MADV_COLLAPSE)
+}
+
+pub(crate) fn advise(start: usize, len: usize, advice: i32) -> io::Result<()> {
+    // SAFETY: the advice given here (huge pages, collapse) changes no content (madvise(2)).
+    let result = unsafe { libc::madvise(start as *mut libc::c_void, len, advice) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// A new private mapping, readable and writable. It stays until the end of the process.
+pub(crate) fn map(len: usize) -> *mut u8 {
+    // SAFETY: a new mapping at a place that the kernel chooses.
+    let mapping = unsafe {
+        libc::mmap(
+            std::ptr::null_mut(),
+            len,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+            -1,
+            0,
+        )
+    };
+    assert_ne!(mapping, libc::MAP_FAILED);
+    mapping.cast()
+}
+
+/// The first aligned huge page inside a range, if one fits.
+pub(crate) fn huge_page_in(range: &std::ops::Range<usize>) -> Option<usize> {
+    let start = range.start.next_multiple_of(HUGE_PAGE_BYTES);
+    (start + HUGE_PAGE_BYTES <= range.end).then_some(start)
+}
+
+/// Memory of this process as the kernel sees it, whatever its protection.
+pub(crate) struct OwnMemory(File);
+
+impl OwnMemory {
+    pub(crate) fn open() -> Self {
+        Self(File::open("/proc/self/mem").expect("every process may read its own memory"))
+    }
+
+    /// Whether nothing but zeros can be read in a range. A page that cannot be read at all holds nothing.
+    /// Allocates nothing.
+    pub(crate) fn is_zero(&self, start: usize, len: usize) -> bool {
+        const ZEROS: [u8; PAGE_BYTES] = [0; PAGE_BYTES];
+        self.all_pages(start, len, |bytes| *bytes == ZEROS[..bytes.len()])
+    }
+
+    /// Whether these four bytes can be read somewhere in a range, within a page. Allocates nothing.
+    pub(crate) fn has_run_of(&self, run: [u8; 4], start: usize, len: usize) -> bool {
+        !self.all_pages(start, len, |bytes| bytes.windows(4).all(|window| window != run))
+    }
+
+    fn all_pages(&self, start: usize, len: usize, is_fine: impl Fn(&[u8]) -> bool) -> bool {
+        let mut buffer = [0; PAGE_BYTES];
+        let mut at = start;
+        while at < start + len {
+            let wanted = (start + len - at).min(PAGE_BYTES - at % PAGE_BYTES);
+            if let Ok(got @ 1..) = self.0.read_at(&mut buffer[..wanted], at as u64)
+                && !is_fine(&buffer[..got])
+            {
+                return false;
+            }
+            at += wanted;
+        }
+        true
+    }
+}
