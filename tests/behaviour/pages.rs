@@ -1,0 +1,143 @@
+//! The pages that secrets live on: locked, out of dumps, zero in children, and not to be moved.
+
+use oubliette::{SecretBox, SecretVec};
+
+use crate::support::child::{self, Role};
+use crate::support::{limits, pages, pattern, probe, skip};
+
+pub(crate) const ROLES: &[Role] = &[
+    ("flags", |_| print_flags()),
+    ("collapse_secret", |_| collapse_secret()),
+    ("collapse_locked", |_| collapse_locked()),
+    ("faults", |_| print_faults()),
+];
+
+#[test]
+fn a_secret_is_locked_and_kept_out_of_dumps_and_children() {
+    let ended = child::run("flags", "");
+    ended.assert_success();
+    for size in ["32", "1000", "100000"] {
+        let flags: Vec<&str> = ended.said(size).unwrap().split(' ').collect();
+        for flag in ["lo", "dd", "wf", "nh"] {
+            assert!(flags.contains(&flag), "{size} bytes: {flags:?} lacks {flag}");
+        }
+    }
+    let plain: Vec<&str> = ended.said("plain").unwrap().split(' ').collect();
+    assert!(!plain.contains(&"lo") && !plain.contains(&"dd") && !plain.contains(&"wf"), "{plain:?}");
+}
+
+fn print_flags() {
+    let small = SecretBox::<[u8; 32]>::new_with(|bytes| pattern::fill(bytes, 1)).unwrap();
+    let middle = SecretBox::<[u8; 1000]>::new_with(|bytes| pattern::fill(bytes, 2)).unwrap();
+    let large = SecretVec::<u8>::new_with(100_000, |bytes| pattern::fill(bytes, 3)).unwrap();
+    let plain = vec![1_u8; 100_000];
+    for (name, address) in [
+        ("32", small.expose().as_ptr().addr()),
+        ("1000", middle.expose().as_ptr().addr()),
+        ("100000", large.expose().as_ptr().addr()),
+        ("plain", plain.as_ptr().addr()),
+    ] {
+        println!("{name} {}", pages::mapping_at(address).flags.join(" "));
+    }
+}
+
+/// `MADV_COLLAPSE` moves pages into a huge page at once. For a pinned page it must give up, with EAGAIN.
+#[test]
+fn a_pinned_secret_cannot_be_moved() {
+    if !probe::has_io_uring() {
+        return skip::not_set_up("io_uring is disabled here, so nothing can be pinned");
+    }
+    let ended = child::run("collapse_secret", "");
+    ended.assert_success();
+    if ended.said("skipped").is_some() {
+        return skip::not_set_up(ended.said("skipped").unwrap());
+    }
+    assert_eq!(ended.said("collapse"), Some("11"), "not EAGAIN: {ended:?}");
+    assert_eq!(ended.said("frame"), Some("stayed"), "{ended:?}");
+}
+
+#[test]
+fn control_a_page_that_is_only_locked_is_moved() {
+    let ended = child::run("collapse_locked", "");
+    ended.assert_success();
+    if let Some(why) = ended.said("skipped") {
+        return skip::impossible(why);
+    }
+    assert_eq!(ended.said("collapse"), Some("0"), "{ended:?}");
+    assert_ne!(ended.said("frame"), Some("stayed"), "{ended:?}");
+}
+
+const LARGE_BYTES: usize = 4 << 20;
+
+fn collapse_secret() {
+    let secret = match SecretVec::<u8>::new_with(LARGE_BYTES, |bytes| pattern::fill(bytes, 4)) {
+        Ok(secret) => secret,
+        Err(error) => return println!("skipped {error}"),
+    };
+    let start = secret.expose().as_ptr().addr();
+    let target = pages::huge_page_in(&(start..start + LARGE_BYTES)).unwrap();
+    report_collapse(target);
+    assert!(pattern::matches(secret.expose(), 4));
+}
+
+fn collapse_locked() {
+    let mapping = pages::map(LARGE_BYTES);
+    let target = pages::huge_page_in(&(mapping.addr()..mapping.addr() + LARGE_BYTES)).unwrap();
+    pages::advise(target, pages::HUGE_PAGE_BYTES, libc::MADV_NOHUGEPAGE).unwrap();
+    // SAFETY: this range was mapped above.
+    if unsafe { libc::mlock(target as *const libc::c_void, pages::HUGE_PAGE_BYTES) } != 0 {
+        return println!("skipped no locked memory: {}", std::io::Error::last_os_error());
+    }
+    for offset in (0..pages::HUGE_PAGE_BYTES).step_by(pages::PAGE_BYTES) {
+        // SAFETY: inside the mapping made above.
+        unsafe { (target as *mut u8).wrapping_add(offset).write_volatile(1) };
+    }
+    report_collapse(target);
+}
+
+/// Prints the errno of a collapse, and whether the second page of the range is still in the same frame. (The
+/// first one might come to lie at the start of the new huge page by chance.)
+fn report_collapse(target: usize) {
+    let before = pages::frame_of(target + pages::PAGE_BYTES);
+    let result = pages::collapse(target, pages::HUGE_PAGE_BYTES);
+    let errno = result.err().map_or(0, |error| error.raw_os_error().unwrap());
+    let after = pages::frame_of(target + pages::PAGE_BYTES);
+    println!("collapse {errno}");
+    match (before, after) {
+        (Some(before), Some(after)) => println!("frame {}", if before == after { "stayed" } else { "moved" }),
+        // Only root sees frames. The errno says it all.
+        _ => println!("frame {}", if errno == 0 { "unknown" } else { "stayed" }),
+    }
+}
+
+/// A million allocations and frees in the steady state, of sizes in slots, meet no page fault at all.
+#[test]
+fn a_steady_heap_meets_no_page_fault() {
+    let ended = child::run("faults", "");
+    ended.assert_success();
+    assert_eq!(ended.number("faults"), 0, "{ended:?}");
+}
+
+fn print_faults() {
+    use std::alloc::GlobalAlloc;
+    static HEAP: oubliette::Oubliette = oubliette::Oubliette::new();
+    const PAIRS: usize = 1_000_000;
+    const SIZES: [usize; 5] = [16, 48, 200, 1000, 4000];
+    let mut held = [std::ptr::null_mut::<u8>(); 64];
+    let mut pairs = |count: usize| {
+        for i in 0..count {
+            let place = i * 31 % held.len();
+            let layout = crate::support::block::layout(SIZES[place % SIZES.len()], 8);
+            if !held[place].is_null() {
+                // SAFETY: allocated below, with the layout that belongs to this place.
+                unsafe { HEAP.dealloc(held[place], layout) };
+            }
+            held[place] = crate::support::block::allocate(&HEAP, layout);
+        }
+    };
+    // Everything that is made once: slabs, caches, quarantine, side tables.
+    pairs(PAIRS / 2);
+    let before = limits::minor_faults();
+    pairs(PAIRS);
+    println!("faults {}", limits::minor_faults() - before);
+}
