@@ -1,7 +1,13 @@
 //! The contracts of the two allocator traits, call by call.
 
 #![expect(unsafe_code, reason = "calls unsafe traits")]
-#![allow(clippy::undocumented_unsafe_blocks, clippy::indexing_slicing, clippy::unwrap_used, reason = "tests")]
+#![allow(
+    clippy::undocumented_unsafe_blocks,
+    clippy::multiple_unsafe_ops_per_block,
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "tests"
+)]
 
 use core::alloc::{GlobalAlloc as _, Layout};
 use core::slice;
@@ -67,6 +73,40 @@ fn what_cannot_be_is_null_and_changes_nothing() {
     assert!(unsafe { PROGRAM.realloc(block, small, layout.size()) }.is_null());
     assert_eq!(unsafe { slice::from_raw_parts(block, 64) }, [7; 64]);
     unsafe { PROGRAM.dealloc(block, small) };
+}
+
+#[test]
+fn errno_stays_as_it_was() {
+    let errno = unsafe { libc::__errno_location() };
+    let check = |what: &str| assert_eq!(unsafe { errno.read() }, 77, "{what}");
+    unsafe { errno.write(77) };
+    for round in 0..3_usize {
+        // Small, the largest slots, large, aligned; enough of them for slabs to be made and given back.
+        for (size, align) in [(24, 8), (30_000, 8), (200_000, 8), (1 << 20, 8), (100, 1 << 16)] {
+            let layout = Layout::from_size_align(size, align).unwrap();
+            let blocks = [(); 12].map(|()| unsafe { PROGRAM.alloc(layout) });
+            check("alloc");
+            let larger = Layout::from_size_align(size + size / 2, align).unwrap();
+            let blocks = blocks.map(|block| unsafe { PROGRAM.realloc(block, layout, larger.size()) });
+            check("realloc");
+            for block in blocks.into_iter().skip(round) {
+                unsafe { PROGRAM.dealloc(block, larger) };
+            }
+            check("dealloc");
+            for block in blocks.into_iter().take(round) {
+                std::thread::scope(|scope| {
+                    let block = block.expose_provenance();
+                    let free = move || unsafe {
+                        libc::__errno_location().write(77);
+                        PROGRAM.dealloc(core::ptr::with_exposed_provenance_mut(block), larger);
+                        libc::__errno_location().read()
+                    };
+                    assert_eq!(scope.spawn(free).join().unwrap(), 77);
+                });
+                unsafe { errno.write(77) };
+            }
+        }
+    }
 }
 
 #[test]

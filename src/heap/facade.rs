@@ -156,6 +156,11 @@ impl Heap {
     #[cold]
     #[inline(never)]
     fn allocate_slow(&self, layout: Layout) -> Result<NonNull<u8>, Error> {
+        // A step down leaves the errno of what was refused, and the allocation succeeds all the same.
+        os::preserve_errno(|| self.allocate_with_system(layout))
+    }
+
+    fn allocate_with_system(&self, layout: Layout) -> Result<NonNull<u8>, Error> {
         let shared = self.shared_or_create()?;
         shared.notice_fork();
         shared.check_not_lost()?;
@@ -311,11 +316,14 @@ unsafe fn resize_in(
         return false;
     }
     match (was, local) {
-        // SAFETY: forwarded.
-        (None, _) => match unsafe { shared.resize_large(ptr.as_ptr(), old.size(), new_size) } {
-            Ok(is_done) => is_done,
-            Err(crime) => crime.abort(),
-        },
+        (None, _) => {
+            let (old_size, ptr) = (old.size(), ptr.as_ptr());
+            // SAFETY: forwarded.
+            match os::preserve_errno(|| unsafe { shared.resize_large(ptr, old_size, new_size) }) {
+                Ok(is_done) => is_done,
+                Err(crime) => crime.abort(),
+            }
+        }
         // SAFETY: held by this thread; the block is forwarded.
         (Some(class), Some(local)) => unsafe { local.resize(ptr, class, old.size(), new_size, flush) },
         (Some(_), None) => false,
