@@ -150,8 +150,9 @@ fn observe(arrangement: Arrangement, job: &Job, needles: &scan::Needles) -> Outc
     if let Some(stdin) = child.0.stdin.take() {
         feed(stdin, &job.pem)?;
     }
-    let in_use = child.scan_at_next_stop(needles)?;
-    let dropped = child.scan_at_next_stop(needles)?;
+    let in_use = child.scan_when_stopped(needles)?;
+    child.resume()?;
+    let dropped = child.scan_when_stopped(needles)?;
     child.resume()?;
     let signature = std::io::read_to_string(child.0.stdout.take().expect("stdout is a pipe"))?;
     child.0.wait()?;
@@ -175,9 +176,9 @@ impl Drop for Killed {
 }
 
 impl Killed {
-    fn scan_at_next_stop(&mut self, needles: &scan::Needles) -> Outcome<Findings> {
+    /// Waits until it stops itself, and looks.
+    fn scan_when_stopped(&self, needles: &scan::Needles) -> Outcome<Findings> {
         let pid = i32::try_from(self.0.id())?;
-        self.resume()?;
         let mut status = 0;
         // SAFETY: `status` is valid for a write; `pid` is a child of ours that was not waited for yet
         // (waitpid(2)).
@@ -193,7 +194,7 @@ impl Killed {
         })
     }
 
-    /// Lets a stopped child run on; a running one is not touched by it.
+    /// Lets it run on.
     fn resume(&self) -> Outcome<()> {
         // SAFETY: no memory is involved; the child was not waited for yet, so the id is its own (kill(2)).
         if unsafe { libc::kill(i32::try_from(self.0.id())?, libc::SIGCONT) } != 0 {
