@@ -11,21 +11,17 @@ pub(crate) enum Resource {
     CoreFile,
 }
 
-impl Resource {
-    fn number(self) -> libc::__rlimit_resource_t {
-        match self {
-            Self::LockedMemory => libc::RLIMIT_MEMLOCK,
-            Self::AddressSpace => libc::RLIMIT_AS,
-            Self::CoreFile => libc::RLIMIT_CORE,
-        }
-    }
-}
-
 /// Sets the soft and the hard limit.
 pub(crate) fn set(resource: Resource, bytes: u64) -> io::Result<()> {
     let limit = libc::rlimit { rlim_cur: bytes, rlim_max: bytes };
+    // The C libraries differ in the type of this number, so it has none here.
+    let number = match resource {
+        Resource::LockedMemory => libc::RLIMIT_MEMLOCK,
+        Resource::AddressSpace => libc::RLIMIT_AS,
+        Resource::CoreFile => libc::RLIMIT_CORE,
+    };
     // SAFETY: `limit` is valid for a read (setrlimit(2)).
-    let result = unsafe { libc::setrlimit(resource.number(), &raw const limit) };
+    let result = unsafe { libc::setrlimit(number, &raw const limit) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
