@@ -232,6 +232,19 @@ fn a_handler_that_recovers_from_faults_goes_on_recovering() {
     });
 }
 
+/// As V8 does: with the flags of Rust's own handler, which never recovers, but for one signal only.
+#[test]
+fn a_handler_that_looks_like_rusts_and_recovers_goes_on_recovering() {
+    in_a_child(PLAYED, "", || {
+        let flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
+        set_handler(libc::SIGSEGV, open_page as *const () as usize, flags);
+        leak_a_secret();
+        write_to_closed_page();
+        assert_eq!(RECOVERED.load(Ordering::Relaxed), 1);
+        assert!(!is_wiped());
+    });
+}
+
 #[test]
 fn stack_overflow_is_still_reported_and_ends_the_same_way() {
     in_a_child(libc::SIGABRT, "overflowed its stack", || {

@@ -11,7 +11,9 @@
 //! signal            armed if its disposition is       what our handler does
 //! ABRT FPE ILL      the default                       wipe, restore the default, let it happen again
 //! SYS TRAP
-//! SEGV BUS          the default, or a handler         call that handler first; wipe if it did not recover
+//! SEGV BUS          the default                       the same
+//!                   Rust's own handler                wipe, then call it
+//!                   another handler                   call it, then wipe if it did not recover
 //! HUP INT QUIT ...  the default                       wipe, restore the default, raise it again
 //! ```
 //!

@@ -83,7 +83,7 @@ extern "C" fn on_chained_fault(number: c_int, info: *mut Info, context: *mut c_v
     if unsafe { is_nothing_to_process_1(info) } {
         return;
     }
-    if previous.looks_like_rusts() {
+    if is_rusts(&previous) {
         // It never recovers. For a stack overflow it prints a message and aborts; that signal would need a
         // second frame on the alternate stack, where there is room for one, so everything is done before.
         wipe_before_the_end();
@@ -104,6 +104,12 @@ extern "C" fn on_chained_fault(number: c_int, info: *mut Info, context: *mut c_v
             end_by(number);
         }
     }
+}
+
+/// Whether this is the handler of Rust's standard library: it sets the same one for both signals.
+fn is_rusts(previous: &Disposition) -> bool {
+    let is_the_same = |chained: &Chained| chained.previous().is_some_and(|other| other.is_like(previous));
+    previous.looks_like_rusts() && CHAINED.iter().all(is_the_same)
 }
 
 /// Whether this is process 1 and another process sent the signal, which the default then ignores

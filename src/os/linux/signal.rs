@@ -84,8 +84,9 @@ impl Disposition {
     }
 
     /// Whether it has the flags and the empty mask that Rust's own handler of stack overflows is set with
-    /// (`std::sys::pal::unix::stack_overflow`, Rust 1.93). The handlers of runtimes that recover from faults
+    /// (`std::sys::pal::unix::stack_overflow`, Rust 1.93). Most handlers of runtimes that recover from faults
     /// are set with more: Go's and Java's with `SA_RESTART` and a full mask, Wasmtime's with `SA_NODEFER`.
+    /// V8's is set with the same, but for `SIGSEGV` alone.
     pub(crate) fn looks_like_rusts(&self) -> bool {
         /// Added by the C library, "not intended for application use" (sigaction(2)).
         const RESTORER: c_int = 0x0400_0000;
