@@ -2,6 +2,7 @@
 //! where they may crash.
 
 #![allow(clippy::unwrap_used, clippy::arithmetic_side_effects, reason = "tests")]
+// UNSAFETY: calls the system for its own process, and in children that it forks.
 #![allow(unsafe_code, reason = "limits and frees resources of a test process")]
 
 use std::os::unix::fs::FileExt as _;

@@ -1,5 +1,6 @@
 //! The contracts of the two allocator traits, call by call.
 
+// UNSAFETY: calls what a program calls through its collections.
 #![expect(unsafe_code, reason = "calls unsafe traits")]
 #![allow(
     clippy::undocumented_unsafe_blocks,

@@ -1,5 +1,6 @@
 //! The heap against a model, with the consistency walker after every few operations.
 
+// UNSAFETY: takes blocks from the heap and gives them back by address.
 #![allow(
     unsafe_code,
     clippy::undocumented_unsafe_blocks,

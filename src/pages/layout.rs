@@ -20,7 +20,7 @@ pub(crate) struct RunConstraints {
     pub(crate) page_bytes: usize,
 }
 
-/// Where things lie, as offsets from the base of the run. See [`assert_run_invariants`] for what holds.
+/// Where things lie, as offsets from the base of the run. See `assert_run_invariants` for what holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RunLayout {
     /// What the base must be a multiple of.

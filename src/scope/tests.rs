@@ -1,4 +1,6 @@
 //! Scopes from inside the crate: what the public tests cannot see.
+
+// UNSAFETY: reads stacks and registers that scopes left behind.
 #![allow(
     unsafe_code,
     clippy::undocumented_unsafe_blocks,

@@ -1,8 +1,8 @@
 //! `==` in constant time, for types that are plain bytes.
 //!
 //! The time depends on the two lengths only; lengths are not secret. Types that are not
-//! [`Plain`](super::Plain) have no `==` here: compare what [`expose`](super::SecretBox::expose) gives, in
-//! the time that their own `==` takes.
+//! [`Plain`] have no `==` here: compare what [`expose`](super::SecretBox::expose) gives, in the time that
+//! their own `==` takes.
 
 use core::slice;
 

@@ -51,6 +51,7 @@ pub use new_error::NewWithError;
 pub use string::SecretString;
 pub use vec::SecretVec;
 
+#[cfg(feature = "allocator-api2")]
 pub(crate) use raw::{allocate, deallocate, reallocate};
 
 #[doc(hidden)]

@@ -1,5 +1,6 @@
 //! What the owners promise, seen from outside their blocks.
 
+// UNSAFETY: `impl_inline!` vouches for types of the tests.
 #![allow(unsafe_code, reason = "`impl_inline!` writes it; in another crate the lint does not look into it")]
 #![allow(
     clippy::as_conversions,

@@ -5,7 +5,7 @@
 use super::*;
 
 #[cfg(not(loom))]
-mod std_atomics {
+mod on_std {
     use std::collections::BTreeSet;
 
     use core::sync::atomic::AtomicU64;
@@ -29,7 +29,7 @@ mod std_atomics {
 }
 
 #[cfg(loom)]
-mod loom_atomics {
+mod models {
     use loom::sync::Arc;
     use loom::sync::atomic::AtomicU64;
     use loom::thread;
