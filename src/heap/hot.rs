@@ -118,18 +118,21 @@ impl ThreadHeap {
         let ptr = self.address(granule);
         let slot_bytes = shape.slot_bytes as usize;
         let key = self.key.get();
-        // SAFETY: `size` is at most `slot - 8`.
-        let behind = unsafe { ptr.add(size) };
-        // If there is no slack, the canary overwrites it.
-        // SAFETY: inside the slot, which nobody else writes to.
-        unsafe { behind.write(marker(key)) };
+        let slack = slot_bytes - CANARY_BYTES - size;
+        if slack > 0 {
+            // Not where the canary will be: whoever frees the block behind this one reads there, and takes
+            // anything but zero and the canary for an underflow.
+            // SAFETY: the first byte of the slack, inside the slot.
+            let behind = unsafe { ptr.add(size) };
+            // SAFETY: as above, and nobody else writes to the slot or reads its slack.
+            unsafe { behind.write(marker(key)) };
+        }
         // SAFETY: the last eight bytes of the slot, which is 32 bytes at least.
         let last = unsafe { ptr.add(slot_bytes - CANARY_BYTES) };
         let end = granule.number().wrapping_add((slot_bytes / GRANULE_BYTES) as u32);
         // SAFETY: aligned to 8 since slots are granules long; only accessed atomically once the slot is in
         // use, because the thread that frees the next block looks at it.
         unsafe { last.cast::<AtomicU64>().as_ref() }.store(canary(key, end), Ordering::Relaxed);
-        let slack = slot_bytes - CANARY_BYTES - size;
         match shadow::short(slack) {
             // Relaxed: whoever frees the block got the pointer from here by a synchronising way.
             Some(live) => self.tables.get().shadow(granule).store(live, Ordering::Relaxed),
