@@ -391,7 +391,9 @@ fn free_elsewhere(
     let slack = shadow::slack_of(live).unwrap_or_else(|| heap.long_slack(granule));
     // SAFETY: the shadow says that a live block starts here, so a slot of this class does.
     if let Err(crime) = unsafe { heap.check(granule, shape, slack, size) }
-        && !(shared.is_purged() && crime != Corruption::WrongLayout && shared.is_wiped(granule, shape))
+        && !(crime == Corruption::Overflow
+            && shared.is_purged()
+            && shared.is_intact_or_wiped(granule, shape, slack))
     {
         return Err(crime);
     }

@@ -476,7 +476,7 @@ unsafe fn load(ptr: *const u8) -> u64 {
 
 /// The first eight bytes behind a block: the marker and zeros, then as much of the canary as reaches in.
 #[inline(always)]
-const fn first_behind(key: u64, canary: u64, slack: usize) -> u64 {
+pub(crate) const fn first_behind(key: u64, canary: u64, slack: usize) -> u64 {
     if slack == 0 {
         return canary;
     }

@@ -39,6 +39,11 @@ const ENTRIES_PER_PAGE: usize = GUARD_BYTES / LARGE_ENTRY_BYTES;
 const LIVE: u32 = 1;
 const BUSY: u32 = 2;
 const FREE: u32 = 3;
+/// Wiped by its owner: its pages are about to go.
+const CLOSING: u32 = 4;
+/// The bits of a state that hold one of these; the others count who wipes the block for a purge.
+const KIND: u32 = 0xff;
+const PURGER: u32 = KIND + 1;
 /// Pages that one `mincore` call of the wipe asks for.
 const WINDOW_PAGES: usize = 512;
 
@@ -55,7 +60,9 @@ pub(crate) struct LargeZone {
 #[derive(Debug)]
 #[repr(C)]
 struct Entry {
-    /// `LIVE`, `BUSY` or `FREE`; 0 where no block ever started.
+    /// `LIVE`, `BUSY`, `CLOSING` or `FREE`; 0 where no block ever started. Above that, the number of threads
+    /// and signal handlers that wipe the block for a purge: only while it is `LIVE` or `BUSY`, and as long as
+    /// there are any its pages stay.
     state: AtomicU32,
     /// Link of the run that starts at this unit.
     link: AtomicU32,
@@ -155,6 +162,60 @@ impl LargeZone {
     /// Units ever handed out.
     pub(crate) fn watermark(&self) -> u32 {
         self.watermark.load(Ordering::Acquire)
+    }
+}
+
+impl Entry {
+    /// Takes a live block out of use: it is `BUSY`, and the caller's, afterwards.
+    fn claim(&self) -> Result<(), u32> {
+        let mut seen = self.state.load(Ordering::Relaxed);
+        while seen & KIND == LIVE {
+            // Acquire pairs with Release in `open_block`; of two threads that free the same block one fails.
+            let busy = seen & !KIND | BUSY;
+            match self.state.compare_exchange_weak(seen, busy, Ordering::Acquire, Ordering::Relaxed) {
+                Ok(_) => return Ok(()),
+                Err(now) => seen = now,
+            }
+        }
+        Err(seen & KIND)
+    }
+
+    /// Puts a block that the caller claimed back into use.
+    fn unclaim(&self) {
+        self.state.fetch_xor(BUSY ^ LIVE, Ordering::Release);
+    }
+
+    /// Makes sure that nobody touches the pages of a block that the caller claimed and wiped. Waits for a
+    /// purge that is at it; a purge never waits.
+    fn close(&self) {
+        // Acquire pairs with Release in `leave`.
+        while self.state.compare_exchange_weak(BUSY, CLOSING, Ordering::Acquire, Ordering::Relaxed).is_err() {
+            core::hint::spin_loop();
+        }
+    }
+
+    /// Keeps the pages of a block usable until [`Entry::leave`]. Tells whether there are any.
+    fn enter(&self) -> bool {
+        let mut seen = self.state.load(Ordering::Relaxed);
+        while matches!(seen & KIND, LIVE | BUSY) {
+            let entered = seen + PURGER;
+            // Acquire pairs with Release in `open_block`: the place of the block is seen with it.
+            match self.state.compare_exchange_weak(seen, entered, Ordering::Acquire, Ordering::Relaxed) {
+                Ok(_) => return true,
+                Err(now) => seen = now,
+            }
+        }
+        false
+    }
+
+    fn leave(&self) {
+        self.state.fetch_sub(PURGER, Ordering::Release);
+    }
+
+    /// Where the block lies. Its data pages are the same at any time of its life.
+    fn place(&self) -> Place {
+        let block = (self.place.load(Ordering::Relaxed) & !LOCKED) as usize;
+        Place::of(block, self.size.load(Ordering::Relaxed) as usize)
     }
 }
 
@@ -318,12 +379,11 @@ impl Shared {
         }
         let entry = self.entry(unit as u32 + 1);
         let is_here = |entry: &Entry| (entry.place.load(Ordering::Relaxed) & !LOCKED) as usize == offset;
-        // Acquire pairs with Release in `open_block`; of two threads that free the same block one fails.
-        match entry.state.compare_exchange(LIVE, BUSY, Ordering::Acquire, Ordering::Relaxed) {
-            Ok(_) if is_here(entry) => {
+        match entry.claim() {
+            Ok(()) if is_here(entry) => {
                 Ok((entry, Place::of(offset, entry.size.load(Ordering::Relaxed) as usize)))
             }
-            Ok(_) => Err(Corruption::InvalidFree),
+            Ok(()) => Err(Corruption::InvalidFree),
             Err(0) => Err(Corruption::InvalidFree),
             Err(_) if is_here(entry) => Err(Corruption::DoubleFree),
             Err(_) => Err(Corruption::InvalidFree),
@@ -347,9 +407,7 @@ impl Shared {
             return Err(Corruption::WrongLayout);
         }
         let run = entry.run.load(Ordering::Relaxed);
-        if self.policy.fork() != Fork::Inherit
-            && entry.generation.load(Ordering::Relaxed) != self.generation()
-        {
+        if self.is_inherited_large(entry) {
             // Its memory is gone, or zero, in this process; the run is not trusted with new secrets.
             entry.state.store(FREE, Ordering::Release);
             self.counters.inherited_frees.fetch_add(1, Ordering::Relaxed);
@@ -366,12 +424,19 @@ impl Shared {
             let _ = self.pins.unpin(PinId::from_bits(bits));
             subtract(&self.counters.pinned_bytes, place.data_bytes());
         }
+        entry.close();
         self.close_pages(place, was_locked);
         subtract(&self.counters.committed_bytes, place.data_bytes());
         subtract(&self.counters.in_use_bytes, place.data_bytes());
         entry.state.store(FREE, Ordering::Release);
         self.give_run((run >> 8) as u32, (run & 0xff) as usize);
         Ok(())
+    }
+
+    /// Whether a block was made by a process that forked since, and is gone here.
+    fn is_inherited_large(&self, entry: &Entry) -> bool {
+        self.policy.fork() != Fork::Inherit
+            && entry.generation.load(Ordering::Relaxed) != self.generation()
     }
 
     /// Checks the bytes before and behind a large block.
@@ -385,11 +450,10 @@ impl Shared {
             return Err(Corruption::Underflow);
         }
         let end = self.large_address(place.block + place.size).as_ptr().cast_const();
-        let is_purged = self.is_purged();
         for i in 0..place.slack() {
             // SAFETY: the slack lies on the last data page.
             let byte = unsafe { *end.wrapping_add(i) };
-            if byte != canary::byte(self.key, i) && !(is_purged && byte == 0) {
+            if byte != canary::byte(self.key, i) && !(byte == 0 && self.is_purged()) {
                 return Err(Corruption::Overflow);
             }
         }
@@ -477,7 +541,7 @@ impl Shared {
             || place.slack() + old - new >= GUARD_BYTES
             || is_stale
         {
-            entry.state.store(LIVE, Ordering::Release);
+            entry.unclaim();
             return Ok(false);
         }
         // SAFETY: the block's pages are usable.
@@ -491,14 +555,14 @@ impl Shared {
             unsafe { end.wrapping_add(i).write(canary::byte(self.key, i)) };
         }
         entry.size.store(new as u64, Ordering::Relaxed);
-        entry.state.store(LIVE, Ordering::Release);
+        entry.unclaim();
         Ok(true)
     }
 
     /// The size of the live large block that starts at `ptr`.
     pub(crate) fn large_size(&self, ptr: *const u8) -> Option<usize> {
         let (entry, place) = self.claim_block(ptr).ok()?;
-        entry.state.store(LIVE, Ordering::Release);
+        entry.unclaim();
         Some(place.size)
     }
 
@@ -508,10 +572,24 @@ impl Shared {
         for number in 1..=self.large.watermark() {
             let entry = self.entry(number);
             // Acquire pairs with Release in `open_block`.
-            if entry.state.load(Ordering::Acquire) == LIVE {
-                let block = (entry.place.load(Ordering::Relaxed) & !LOCKED) as usize;
-                let place = Place::of(block, entry.size.load(Ordering::Relaxed) as usize);
+            if entry.state.load(Ordering::Acquire) & KIND == LIVE && !self.is_inherited_large(entry) {
+                let place = entry.place();
                 see(self.large_address(place.data_start), place.data_bytes(), place.size);
+            }
+        }
+    }
+
+    /// Hands the data pages of every large block that holds anything to `wipe`, also of one that its owner is
+    /// about to resize or to free: the pages stay usable meanwhile.
+    pub(crate) fn purge_large(&self, mut wipe: impl FnMut(NonNull<u8>, usize)) {
+        for number in 1..=self.large.watermark() {
+            let entry = self.entry(number);
+            if entry.enter() {
+                if !self.is_inherited_large(entry) {
+                    let place = entry.place();
+                    wipe(self.large_address(place.data_start), place.data_bytes());
+                }
+                entry.leave();
             }
         }
     }

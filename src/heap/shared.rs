@@ -9,7 +9,7 @@
 )]
 
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering, fence};
 
 use super::geometry::{Constraints, Geometry, PAYLOAD_BYTES, STEP_UNITS, THREAD_HEAP_BYTES, UNIT_BYTES};
 use super::large::{LargeZone, subtract};
@@ -194,6 +194,13 @@ impl Shared {
         }
     }
 
+    /// Whether this process, and not only one that forked it, has used the heap.
+    pub(crate) fn is_in_use_here(&self) -> bool {
+        let known = self.process_id.load(Ordering::Relaxed);
+        // Acquire pairs with Release in `notice_fork_slow`.
+        self.sentinel().load(Ordering::Acquire) == HERE && (known == 0 || known == os::process_id())
+    }
+
     /// Where no page is wiped by a fork: another process than before is a child.
     #[cold]
     fn notice_fork_by_process_id(&self) {
@@ -343,6 +350,8 @@ impl Shared {
 
     /// Whether `purge` ever ran: what it wiped cannot tell overflows apart any more.
     pub(crate) fn is_purged(&self) -> bool {
+        // Whoever read what a purge wrote sees that there was one.
+        fence(Ordering::Acquire);
         self.counters.purges.load(Ordering::Relaxed) != 0
     }
 

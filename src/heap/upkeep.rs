@@ -2,11 +2,15 @@
 
 // UNSAFETY: wipes memory that is in use, on purpose.
 #![expect(unsafe_code, reason = "purge overwrites live secrets by address")]
+#![expect(clippy::as_conversions, reason = "u32 to usize widens; numbers of granules are below 2^32")]
 
 use core::sync::atomic::Ordering;
 
-use super::class::Class;
+use super::canary::canary;
+use super::class::{CANARY_BYTES, Class};
 use super::facade::HEAPS;
+use super::geometry::GRANULE_BYTES;
+use super::hot::first_behind;
 use super::shared::Shared;
 use super::tables::Granule;
 use super::threads;
@@ -54,7 +58,6 @@ pub(crate) fn trim_all() {
 
 impl Shared {
     fn write_back_line(&self, line: u32) {
-        #[expect(clippy::as_conversions, reason = "u32 to usize widens")]
         let offset = (line as usize) << super::pending::LINE_SHIFT;
         if offset < self.known_bytes() {
             // SAFETY: below `known_bytes`, so in the memory range.
@@ -65,8 +68,11 @@ impl Shared {
     }
 
     fn purge(&self) {
-        // A child that was just forked has nothing to wipe here, and must not touch what it may not have.
-        self.notice_fork();
+        // A child that was forked and did not use the heap yet has nothing to wipe, and may not have the memory.
+        // It is left at that: a signal handler cannot wait until the thread that it interrupted has noticed.
+        if !self.is_in_use_here() {
+            return;
+        }
         // First, so that a block wiped under its owner's hands is not taken for a crime.
         self.counters.purges.fetch_add(1, Ordering::SeqCst);
         for number in 1..self.units.watermark() {
@@ -80,23 +86,29 @@ impl Shared {
             // SAFETY: the slots of a slab: mapped, writable, and to be wiped whoever uses them.
             unsafe { wipe::zero_and_flush(ptr, len) };
         }
-        self.visit_large(|ptr, data_bytes, _| {
-            // SAFETY: the data pages of a live block, as above. If its owner frees it at this very moment,
-            // it is wiped by that.
+        self.purge_large(|ptr, data_bytes| {
+            // SAFETY: the data pages of a block, as above.
             unsafe { wipe::zero_and_flush(ptr, data_bytes) };
         });
     }
 
-    /// Whether a slot is all zero: a block that `purge` wiped and nobody wrote to since.
-    pub(crate) fn is_wiped(&self, granule: Granule, shape: &Class) -> bool {
-        // SAFETY: a granule lies in the memory range.
-        let ptr = unsafe { self.memory.base().add(granule.offset()) };
-        #[expect(clippy::as_conversions, reason = "u32 to usize widens")]
-        let canary_offset = shape.slot_bytes as usize;
-        // The block may have been written to after the purge; its canary cannot be there again.
-        // SAFETY: the last eight bytes of the slot.
-        let last = unsafe { ptr.add(canary_offset.saturating_sub(super::class::CANARY_BYTES)) };
-        // SAFETY: as above.
-        unsafe { wipe::is_zero(last, super::class::CANARY_BYTES) }
+    /// Whether every byte behind a block is as it should be or zero: what a purge leaves of them, which may have
+    /// come between any two steps of the thread that allocated the block or now frees it.
+    pub(crate) fn is_intact_or_wiped(&self, granule: Granule, shape: &Class, slack: usize) -> bool {
+        let slot_bytes = shape.slot_bytes as usize;
+        let usable = slot_bytes.saturating_sub(CANARY_BYTES);
+        let word = |offset: usize| {
+            // SAFETY: a granule lies in the memory range, and a slot of this class starts there.
+            let at = unsafe { self.memory.base().add(granule.offset().wrapping_add(offset)) };
+            // SAFETY: eight bytes of the slot, whose block nobody uses any more.
+            unsafe { at.cast::<u64>().read_unaligned() }
+        };
+        let is_left_of = |found: u64, expected: u64| {
+            found.to_le_bytes().into_iter().zip(expected.to_le_bytes()).all(|(f, e)| f == 0 || f == e)
+        };
+        let end = granule.number().wrapping_add((slot_bytes / GRANULE_BYTES) as u32);
+        let canary = canary(self.key, end);
+        is_left_of(word(usable), canary)
+            && is_left_of(word(usable.saturating_sub(slack)), first_behind(self.key, canary, slack))
     }
 }
