@@ -166,6 +166,11 @@ pub(super) fn hook<F: FnOnce()>(f: F) {
     });
 }
 
+/// Whether the panic hook of a scope runs now.
+pub(super) fn is_in_hook() -> bool {
+    state::with(|here| here.place() == Place::Hook)
+}
+
 /// Runs `f` on a stack and leaves it as it is then, for tests of the stack.
 #[cfg(test)]
 pub(super) fn on_stack<F: FnOnce()>(stack: &Stack, f: F) {

@@ -2,8 +2,10 @@
 //! and a panic hook that runs outside.
 
 use core::sync::atomic::{AtomicBool, Ordering};
+use std::backtrace::Backtrace;
+use std::io::{self, Write};
 use std::sync::Once;
-use std::{panic, thread};
+use std::{env, panic, thread};
 
 use super::{enter, thread as state};
 use crate::os::{self, Errno, stacks};
@@ -35,9 +37,28 @@ fn prepare_slow() -> Result<(), Error> {
     // std refuses to change the hook in a thread that panics. Then a later scope does it.
     if !thread::panicking() && !IS_READY.swap(true, Ordering::Relaxed) {
         let before = panic::take_hook();
-        panic::set_hook(Box::new(move |info| enter::hook(|| before(info))));
+        panic::set_hook(Box::new(move |info| {
+            enter::hook(|| {
+                resolve_a_backtrace();
+                before(info);
+            });
+        }));
     }
     Ok(())
+}
+
+/// Makes std's table of debug information, on a stack that is still all zero.
+///
+/// std's hook first formats the message into a buffer on its stack, then makes the table, by copying
+/// structures that are not initialised in full from the same part of the stack into a static: 32 bytes of a
+/// message that held a secret were found there. Once the table is made it is only read.
+#[cold]
+fn resolve_a_backtrace() {
+    if !enter::is_in_hook() || env::var_os("RUST_BACKTRACE").is_none_or(|value| value == "0") {
+        return;
+    }
+    // A sink cannot fail.
+    let _ = write!(io::sink(), "{}", Backtrace::force_capture());
 }
 
 /// Runs in a signal handler.
