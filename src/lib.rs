@@ -135,7 +135,8 @@ pub use report::{HeapReport, LockLimit, Report, StepsDown, report};
     not(any(miri, loom, oubliette_portable))
 ))]
 pub use scope::{
-    Cover, Outcome, Scope, ScopeBuilder, is_in_scope, scope, spawn_scoped, suspended, try_scope,
+    Cover, Outcome, Registers, Scope, ScopeBuilder, ScopeReport, ScopedFuture, is_in_scope, scope,
+    spawn_scoped, suspended, try_scope,
 };
 #[cfg(not(loom))]
 pub use secret::{

@@ -4,6 +4,12 @@ use core::fmt;
 
 use crate::heap::{HEAPS, NR_HEAPS, PENDING_LINES, Stats};
 use crate::os::{self, Support};
+#[cfg(all(
+    target_os = "linux",
+    any(target_arch = "x86_64", target_arch = "aarch64"),
+    not(any(miri, loom, oubliette_portable))
+))]
+use crate::scope::ScopeReport;
 use crate::wipe::{self, Reach};
 use crate::{Backing, Lock, Policy};
 
@@ -15,6 +21,12 @@ pub struct Report {
     heaps: [Option<HeapReport>; NR_HEAPS],
     lock_limit: LockLimit,
     flush_reach: Reach,
+    #[cfg(all(
+        target_os = "linux",
+        any(target_arch = "x86_64", target_arch = "aarch64"),
+        not(any(miri, loom, oubliette_portable))
+    ))]
+    scopes: ScopeReport,
 }
 
 /// `RLIMIT_MEMLOCK` and what is left of it.
@@ -110,7 +122,17 @@ pub fn report() -> Report {
     for (place, heap) in heaps.iter_mut().zip(HEAPS) {
         *place = heap.stats().map(|(policy, stats)| HeapReport::new(policy, &stats));
     }
-    Report { heaps, lock_limit: LockLimit::now(), flush_reach: wipe::reach() }
+    Report {
+        heaps,
+        lock_limit: LockLimit::now(),
+        flush_reach: wipe::reach(),
+        #[cfg(all(
+            target_os = "linux",
+            any(target_arch = "x86_64", target_arch = "aarch64"),
+            not(any(miri, loom, oubliette_portable))
+        ))]
+        scopes: ScopeReport::now(),
+    }
 }
 
 impl Report {
@@ -135,6 +157,17 @@ impl Report {
     #[must_use]
     pub const fn lock_limit(&self) -> LockLimit {
         self.lock_limit
+    }
+
+    /// The stacks of scopes.
+    #[cfg(all(
+        target_os = "linux",
+        any(target_arch = "x86_64", target_arch = "aarch64"),
+        not(any(miri, loom, oubliette_portable))
+    ))]
+    #[must_use]
+    pub const fn scopes(&self) -> ScopeReport {
+        self.scopes
     }
 
     /// How far a flush gets on this machine.
@@ -213,6 +246,12 @@ impl fmt::Display for Report {
         if self.heaps().next().is_none() {
             writeln!(f, "no heap in use")?;
         }
+        #[cfg(all(
+            target_os = "linux",
+            any(target_arch = "x86_64", target_arch = "aarch64"),
+            not(any(miri, loom, oubliette_portable))
+        ))]
+        write!(f, "{}", self.scopes)?;
         let limit = self.lock_limit;
         write!(f, "lock limit: ")?;
         match (limit.soft_bytes, limit.left_bytes) {

@@ -12,6 +12,7 @@
 use core::ptr::NonNull;
 
 use super::stack::zero;
+use super::stats::COUNTERS;
 use crate::os::{Hint, stacks};
 use crate::pages::{PageBytes, PinId, Reservation, pins};
 use crate::{Error, Flush, Operation};
@@ -58,7 +59,7 @@ impl Alternate {
         match alternate.furnish(page, len) {
             Ok(()) => Ok(alternate),
             Err(error) => {
-                alternate.release();
+                alternate.unmap();
                 Err(error)
             }
         }
@@ -71,10 +72,19 @@ impl Alternate {
         self.pages.commit(start, len)?;
         self.pages.lock(start, len)?;
         // SAFETY: committed, and unpinned before it is released.
-        self.pin = unsafe { pins().pin(self.area.start, self.area.len) }.ok();
+        let pin = unsafe { pins().pin(self.area.start, self.area.len) };
+        let pin_errno = pin.as_ref().err().map(|errno| errno.0);
+        self.pin = pin.ok();
         // SAFETY: readable and writable, and used for nothing else until `release` takes it away again.
         unsafe { stacks::set_signal_stack(Some(self.area)) }
-            .map_err(|errno| Error::Os { operation: Operation::SignalStack, errno: errno.0 })
+            .map_err(|errno| Error::Os { operation: Operation::SignalStack, errno: errno.0 })?;
+        COUNTERS.add_bytes(self.area.len, self.pinned_bytes(), pin_errno);
+        Ok(())
+    }
+
+    /// The bytes that are pinned.
+    const fn pinned_bytes(&self) -> usize {
+        if self.pin.is_some() { self.area.len } else { 0 }
     }
 
     /// Wipes what signals left there, if any came.
@@ -121,7 +131,13 @@ impl Alternate {
     /// Takes it away and gives its memory back. The thread has no alternate stack then: the one from before
     /// may be gone by now.
     #[cold]
-    pub(super) fn release(mut self) {
+    pub(super) fn release(self) {
+        COUNTERS.remove_bytes(self.area.len, self.pinned_bytes());
+        self.unmap();
+    }
+
+    /// The same for one that was not counted yet.
+    fn unmap(mut self) {
         if stacks::signal_stack() == Some(self.area) {
             // SAFETY: takes a stack away.
             if unsafe { stacks::set_signal_stack(None) }.is_err() {

@@ -10,9 +10,11 @@
 //! | `stack`, `tracked`, `scan` | a stack, and how much of it was used |
 //! | `alternate`, `process` | signals, faults, panics |
 //! | `switch`, `registers` | the assembly |
+//! | `stats` | what [`report()`](crate::report()) shows |
 
 mod alternate;
 mod enter;
+mod future;
 mod outcome;
 mod process;
 mod registers;
@@ -20,6 +22,7 @@ mod run;
 mod scan;
 mod spawn;
 mod stack;
+mod stats;
 mod switch;
 mod thread;
 mod tracked;
@@ -27,7 +30,9 @@ mod tracked;
 #[cfg(test)]
 mod tests;
 
+pub use future::ScopedFuture;
 pub use outcome::Outcome;
 pub use run::{Cover, Scope, ScopeBuilder, is_in_scope, scope, suspended, try_scope};
 pub use spawn::spawn_scoped;
+pub use stats::{Registers, ScopeReport};
 pub(crate) use thread::{Place, count_allocated, count_freed, flush_for_free, outliving_blocks, place};

@@ -4,7 +4,9 @@
 #![expect(unsafe_code, reason = "wipes the bytes of a value in place, see UNSAFETY above")]
 
 use core::ptr::{self, NonNull};
+use core::task::Poll;
 
+use crate::secret::{Inline, SecretBox, SecretString, SecretVec};
 use crate::wipe;
 
 /// A value that may leave a scope: small plain data, or a secret type.
@@ -14,8 +16,7 @@ use crate::wipe;
 /// tuples (their padding may hold anything) or types that this crate does not know. Return
 ///
 /// - numbers, `bool`, `char`, and arrays, [`Option`] and [`Result`] of what may leave;
-/// - a secret in a `SecretBox`, `SecretVec` or
-///   `SecretString`: its bytes stay where they are;
+/// - a secret in a [`SecretBox`], [`SecretVec`] or [`SecretString`]: its bytes stay where they are;
 /// - anything longer by writing into a buffer that the closure captures by reference.
 ///
 /// ```compile_fail,E0277
@@ -51,6 +52,20 @@ plain!(crate::Error, core::convert::Infallible, core::cmp::Ordering);
 impl<T: Outcome, const N: usize> Outcome for [T; N] {
     fn wipe_unused(&mut self) {
         self.iter_mut().for_each(T::wipe_unused);
+    }
+}
+
+// A pointer to a block that stays where it is.
+impl<T: Inline> Outcome for SecretBox<T> {}
+impl<T: Inline> Outcome for SecretVec<T> {}
+impl Outcome for SecretString {}
+
+impl<T: Outcome> Outcome for Poll<T> {
+    fn wipe_unused(&mut self) {
+        match self {
+            Self::Ready(value) => value.wipe_unused(),
+            Self::Pending => refill(self, (), |()| Self::Pending),
+        }
     }
 }
 

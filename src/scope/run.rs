@@ -158,6 +158,6 @@ pub fn is_in_scope() -> bool {
 
 #[cold]
 #[inline(never)]
-fn refuse(error: Error) -> ! {
+pub(super) fn refuse(error: Error) -> ! {
     panic!("cannot enter a scope: {error}")
 }

@@ -33,6 +33,7 @@ use core::num::NonZeroU64;
 use core::ptr::{self, NonNull};
 
 use super::scan::{self, BLOCK_BYTES};
+use super::stats::{COUNTERS, Tracking};
 use super::tracked::Tracked;
 use crate::os::{self, Hint, LockState, Support};
 use crate::pages::{PageBytes, PinId, Reservation, pins};
@@ -66,6 +67,7 @@ const MARK: u64 = 0x6f75_626c_6965_7474;
 pub(super) struct Stack {
     pages: Reservation,
     tracked: Option<Tracked>,
+    tracking: Tracking,
     deep_start: usize,
     base_window: usize,
     end: usize,
@@ -100,6 +102,7 @@ impl Stack {
         let stack = Self {
             pages,
             tracked: None,
+            tracking: Tracking::Yes,
             deep_start: end.get() - window.get(),
             base_window: end.get() - window.get(),
             end: end.get(),
@@ -115,9 +118,12 @@ impl Stack {
     /// The steps of [`new`](Self::new) after which there is something to give back.
     fn furnish(mut self, guard: PageBytes, whole: PageBytes) -> Result<Self, Error> {
         match self.try_furnish(guard, whole) {
-            Ok(()) => Ok(self),
+            Ok(()) => {
+                COUNTERS.add_stack(self.tracking);
+                Ok(self)
+            }
             Err(error) => {
-                self.release();
+                self.unmap();
                 Err(error)
             }
         }
@@ -132,7 +138,8 @@ impl Stack {
                 .map_err(|errno| Error::Os { operation: Operation::Reserve, errno: errno.0 })?;
         }
         self.deep_start = guard.get();
-        if self.tracked.is_none() {
+        if self.tracked.is_none() && deep > PageBytes::ZERO {
+            self.tracking = Tracking::No;
             self.base_window = guard.get();
             self.window.set(guard.get());
         }
@@ -147,8 +154,16 @@ impl Stack {
         self.pages.lock(guard, whole)?;
         // SAFETY: just committed: `end - MARK_BYTES` is a multiple of 64 inside the window.
         unsafe { self.at(self.end - MARK_BYTES).cast::<u64>().write(MARK) };
-        self.pin = self.pin_part(self.base_window, self.end);
+        let pin = self.pin_part(self.base_window, self.end);
+        let pin_errno = pin.as_ref().err().map(|errno| errno.0);
+        self.pin = pin.ok();
+        COUNTERS.add_bytes(whole.get(), self.pinned_bytes(), pin_errno);
         Ok(())
+    }
+
+    /// The bytes that are pinned from the start.
+    const fn pinned_bytes(&self) -> usize {
+        if self.pin.is_some() { self.end - self.base_window } else { 0 }
     }
 
     /// Whether it is at least as large as asked for.
@@ -230,7 +245,7 @@ impl Stack {
         self.unpin_deep();
         self.window.set(from);
         self.shallow.set(0);
-        self.deep_pin.set(self.pin_part(from, self.base_window).map(PinId::into_bits));
+        self.deep_pin.set(self.pin_part(from, self.base_window).ok().map(PinId::into_bits));
     }
 
     /// Counts scopes that did not need the deep part of the window, and gives it back after enough of them.
@@ -273,14 +288,21 @@ impl Stack {
     }
 
     /// Pins a part, where the kernel offers that.
-    fn pin_part(&self, from: usize, to: usize) -> Option<PinId> {
+    fn pin_part(&self, from: usize, to: usize) -> os::Result<PinId> {
         // SAFETY: the part is reserved, readable and writable, and unpinned before it is released.
-        unsafe { pins().pin(self.at(from), to - from) }.ok()
+        unsafe { pins().pin(self.at(from), to - from) }
     }
 
     /// Gives everything back. It is all zero (invariant 2).
     #[cold]
-    pub(super) fn release(mut self) {
+    pub(super) fn release(self) {
+        COUNTERS.remove_stack(self.tracking);
+        COUNTERS.remove_bytes(self.end - self.deep_start, self.pinned_bytes());
+        self.unmap();
+    }
+
+    /// The same for one that was not counted yet.
+    fn unmap(mut self) {
         let unpinned = self.unpin_deep() && self.pin.take().is_none_or(|pin| pins().unpin(pin).is_ok());
         if let Some(tracked) = self.tracked.take() {
             tracked.release();

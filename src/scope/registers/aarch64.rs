@@ -9,7 +9,7 @@
 use core::arch::naked_asm;
 use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
-use super::Clear;
+use super::{Clear, Registers};
 
 /// Invariant 1: zero, or what `detect` answers, which is the same on every call and every thread; so
 /// `Relaxed` suffices.
@@ -27,6 +27,12 @@ pub(super) fn clear() -> Clear {
         SVE => sve,
         _ => detect_slow(),
     }
+}
+
+/// What it clears.
+pub(super) fn level() -> Registers {
+    clear();
+    if LEVEL.load(Relaxed) == SVE { Registers::Sve } else { Registers::Neon }
 }
 
 #[cold]

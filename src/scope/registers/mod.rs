@@ -25,6 +25,30 @@ mod tests;
 /// address and changes none but the registers that the convention lets a callee change.
 pub(crate) type Clear = unsafe extern "C" fn();
 
+/// What a scope clears, chosen once by what the processor and the operating system offer. Always with it:
+/// the integer registers, and on x86-64 those of x87 and MMX.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Registers {
+    /// x86-64: xmm0 to xmm15.
+    Sse,
+    /// x86-64: ymm0 to ymm15.
+    Avx,
+    /// x86-64: zmm0 to zmm31 and the mask registers k0 to k7.
+    Avx512,
+    /// x86-64: the same, and the AMX tiles where they are in use.
+    Amx,
+    /// aarch64: v0 to v31.
+    Neon,
+    /// aarch64: the same at their full SVE length, the predicates and the first-fault register.
+    Sve,
+}
+
+/// What is cleared on this processor.
+pub(crate) fn level() -> Registers {
+    machine::level()
+}
+
 /// The routine for this processor, chosen at the first call by what the processor and the operating system
 /// offer.
 #[inline(always)]

@@ -7,7 +7,7 @@ use core::arch::naked_asm;
 use core::arch::x86_64::{__cpuid, __cpuid_count};
 use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
-use super::Clear;
+use super::{Clear, Registers};
 
 /// Invariant 1: zero, or what `detect` answers, which is the same on every call and every thread; so
 /// `Relaxed` suffices.
@@ -39,6 +39,17 @@ fn rare(level: u8) -> Clear {
             LEVEL.store(detect(), Relaxed);
             clear()
         }
+    }
+}
+
+/// What it clears.
+pub(super) fn level() -> Registers {
+    clear();
+    match LEVEL.load(Relaxed) {
+        AMX => Registers::Amx,
+        AVX512 => Registers::Avx512,
+        AVX => Registers::Avx,
+        _ => Registers::Sse,
     }
 }
 
