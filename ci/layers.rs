@@ -31,7 +31,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("pages", &["error", "policy", "sync", "os", "wipe"]),
     ("heap", &["error", "policy", "sync", "os", "wipe", "pages"]),
     ("exit", &["error", "policy", "sync", "os", "wipe", "pages", "heap"]),
-    ("report", &["error", "policy", "sync", "os", "wipe", "pages", "heap"]),
+    ("report", &["error", "policy", "sync", "os", "wipe", "pages", "heap", "exit", "secret", "scope"]),
     ("secret", &["error", "policy", "sync", "os", "wipe", "pages", "heap", "exit"]),
     ("scope", &["error", "policy", "sync", "os", "wipe", "pages", "heap", "exit", "secret"]),
     ("global", &["error", "policy", "sync", "os", "wipe", "pages", "heap", "exit", "secret", "scope"]),
