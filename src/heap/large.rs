@@ -435,8 +435,7 @@ impl Shared {
 
     /// Whether a block was made by a process that forked since, and is gone here.
     fn is_inherited_large(&self, entry: &Entry) -> bool {
-        self.policy.fork() != Fork::Inherit
-            && entry.generation.load(Ordering::Relaxed) != self.generation()
+        self.policy.fork() != Fork::Inherit && entry.generation.load(Ordering::Relaxed) != self.generation()
     }
 
     /// Checks the bytes before and behind a large block.

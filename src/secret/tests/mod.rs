@@ -46,6 +46,8 @@ fn drops(id: u64) -> usize {
     DROPS[id as usize].load(Ordering::Relaxed)
 }
 
+mod model;
+
 mod boxed {
     use super::*;
 
