@@ -1,13 +1,14 @@
 //! Large blocks: each on pages of its own, its end against a guard.
 //!
 //! ```text
-//! run of units   | .... | front | block                | slack | guard ............ |
-//!                 none    zero    ^ aligned               canary  no access
-//!                         '------- data pages -----------------'
+//! run of units   | ............ | front | block                | slack | guard |
+//!                  no access      zero    ^ aligned              canary  one page
+//!                                 '------- data pages ----------------'
 //! ```
 //! Nothing in the large zone is accessible but the data pages of blocks in use. Every run ends with a page
 //! without access at least, so every block has a guard on both sides and needs no system call for them. A
-//! free block is wiped, and its pages are given back and inaccessible when the call returns.
+//! free block is wiped and inaccessible when the call returns. Its pages are given back, or kept with the
+//! run for the next block, locked and pinned as they are: see [`keep`].
 
 // UNSAFETY: reads and writes blocks by address, changes access to pages that no block uses.
 #![expect(unsafe_code, reason = "blocks are raw memory, see the proofs")]
@@ -18,32 +19,26 @@
     reason = "offsets in a range of at most 2^38 bytes; sizes are checked against it first; run classes below NR_RUNS"
 )]
 
+mod entry;
+mod keep;
+mod place;
+
 use core::alloc::Layout;
-use core::num::NonZeroU64;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use super::canary;
 use super::corruption::Corruption;
-use super::geometry::{GRANULE_BYTES, GUARD_BYTES, LARGE_ENTRY_BYTES, UNIT_BYTES};
+use super::geometry::{GUARD_BYTES, LARGE_ENTRY_BYTES, UNIT_BYTES};
 use super::index_stack::IndexStack;
 use super::shared::{Shared, pages};
 use crate::os::LockState;
-use crate::pages::PinId;
-use crate::{Backing, Error, Flush, Fork, Lock, wipe};
+use crate::{Error, Flush, Fork, wipe};
+use entry::{Entry, FREE, KIND, LIVE};
+use place::{NR_RUNS, Place, run_class, run_units, units_for};
 
-/// Lengths of runs: every number of units up to eight, then four for each doubling, up to 2^22 units.
-const NR_RUNS: usize = 8 + 4 * 19;
 /// A page of the table: entries committed at once.
 const ENTRIES_PER_PAGE: usize = GUARD_BYTES / LARGE_ENTRY_BYTES;
-const LIVE: u32 = 1;
-const BUSY: u32 = 2;
-const FREE: u32 = 3;
-/// Wiped by its owner: its pages are about to go.
-const CLOSING: u32 = 4;
-/// The bits of a state that hold one of these; the others count who wipes the block for a purge.
-const KIND: u32 = 0xff;
-const PURGER: u32 = KIND + 1;
 /// Pages that one `mincore` call of the wipe asks for.
 const WINDOW_PAGES: usize = 512;
 
@@ -54,168 +49,52 @@ pub(crate) struct LargeZone {
     watermark: AtomicU32,
     /// Free runs by length class; a run is known by the number of its first unit.
     free: [IndexStack; NR_RUNS],
+    /// The same for runs that keep their pages, and the bytes of all these.
+    kept: [IndexStack; NR_RUNS],
+    kept_bytes: AtomicUsize,
 }
 
-/// What is known about a block, at the unit that it starts in; and a link, at the first unit of a run.
-#[derive(Debug)]
-#[repr(C)]
-struct Entry {
-    /// `LIVE`, `BUSY`, `CLOSING` or `FREE`; 0 where no block ever started. Above that, the number of threads
-    /// and signal handlers that wipe the block for a purge: only while it is `LIVE` or `BUSY`, and as long as
-    /// there are any its pages stay.
-    state: AtomicU32,
-    /// Link of the run that starts at this unit.
-    link: AtomicU32,
-    /// First unit of the run, and its length class in the low 8 bits.
-    run: AtomicU64,
-    /// Offset of the block in the large zone, and bit 63 for a block that is locked.
-    place: AtomicU64,
-    /// Size of the block.
-    size: AtomicU64,
-    /// The pin that holds it, as number; 0 for none.
-    pin: AtomicU64,
-    /// The generation of the heap that made the block.
-    generation: AtomicU32,
-    _rest: [u32; 5],
+/// A run that a thread took: its first unit's number, its length class, and its length.
+#[derive(Clone, Copy, Debug)]
+struct Run {
+    number: u32,
+    class: usize,
+    bytes: usize,
 }
 
-const _: () = assert!(size_of::<Entry>() == LARGE_ENTRY_BYTES);
-const LOCKED: u64 = 1 << 63;
-
-/// Where a block lies: offsets in the large zone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Place {
-    block: usize,
-    size: usize,
-    data_start: usize,
-    data_end: usize,
-}
-
-impl Place {
-    /// The place of a block in a run that starts at `run_offset` (a multiple of 64 KiB in a zone that is
-    /// aligned to `zone_align` itself). Its end lies against the guard as far as the alignment allows.
-    fn new(run_offset: usize, zone_address: usize, layout: Layout) -> Option<Self> {
-        let size = layout.size().max(1);
-        let align = layout.align().max(GRANULE_BYTES);
-        if align <= GUARD_BYTES {
-            let padded = size.checked_next_multiple_of(align)?;
-            let data = padded.checked_next_multiple_of(GUARD_BYTES)?;
-            let data_end = run_offset.checked_add(data)?;
-            return Some(Self {
-                block: data_end - padded,
-                size: layout.size(),
-                data_start: run_offset,
-                data_end,
-            });
-        }
-        let address = zone_address.checked_add(run_offset)?.checked_next_multiple_of(align)?;
-        let block = address - zone_address;
-        let data_end = block.checked_add(size)?.checked_next_multiple_of(GUARD_BYTES)?;
-        Some(Self { block, size: layout.size(), data_start: block, data_end })
+impl Run {
+    /// Offset in the large zone.
+    const fn offset(self) -> usize {
+        (self.number as usize - 1) * UNIT_BYTES
     }
 
-    /// The place of a block in use, from what its entry says.
-    fn of(block: usize, size: usize) -> Self {
-        let data_end = (block + size.max(1)).next_multiple_of(GUARD_BYTES);
-        Self { block, size, data_start: block - block % GUARD_BYTES, data_end }
+    /// Where its pages end: at the guard.
+    const fn data_end(self) -> usize {
+        self.offset() + self.bytes - GUARD_BYTES
     }
-
-    fn data_bytes(self) -> usize {
-        self.data_end - self.data_start
-    }
-
-    fn slack(self) -> usize {
-        self.data_end - self.block - self.size
-    }
-}
-
-/// Units that a run must have for a block of this layout, guard included. `None` if that is absurd.
-fn units_for(layout: Layout) -> Option<usize> {
-    let size = layout.size().max(1).checked_next_multiple_of(GUARD_BYTES)?;
-    let extra = if layout.align() > GUARD_BYTES { layout.align() } else { 0 };
-    Some(size.checked_add(extra)?.checked_add(GUARD_BYTES)?.div_ceil(UNIT_BYTES))
-}
-
-/// The smallest class of runs with `units` units, and its exact length.
-fn run_class(units: usize) -> Option<(usize, usize)> {
-    if units <= 8 {
-        return Some((units.max(1) - 1, units.max(1)));
-    }
-    let shift = (units - 1).ilog2() - 2;
-    let quarters = units.div_ceil(1 << shift);
-    let class = 8 + (shift as usize - 1) * 4 + (quarters - 5);
-    if class < NR_RUNS { Some((class, quarters << shift)) } else { None }
 }
 
 impl LargeZone {
     pub(crate) fn new() -> Self {
-        Self { watermark: AtomicU32::new(0), free: core::array::from_fn(|_| IndexStack::new()) }
+        Self {
+            watermark: AtomicU32::new(0),
+            free: core::array::from_fn(|_| IndexStack::new()),
+            kept: core::array::from_fn(|_| IndexStack::new()),
+            kept_bytes: AtomicUsize::new(0),
+        }
     }
 
     /// In a forked child, free runs of the parent are given up: they are neither known nor locked alike.
     pub(crate) fn forget_after_fork(&self) {
-        for stack in &self.free {
+        for stack in self.free.iter().chain(&self.kept) {
             stack.clear();
         }
+        self.kept_bytes.store(0, Ordering::Relaxed);
     }
 
     /// Units ever handed out.
     pub(crate) fn watermark(&self) -> u32 {
         self.watermark.load(Ordering::Acquire)
-    }
-}
-
-impl Entry {
-    /// Takes a live block out of use: it is `BUSY`, and the caller's, afterwards.
-    fn claim(&self) -> Result<(), u32> {
-        let mut seen = self.state.load(Ordering::Relaxed);
-        while seen & KIND == LIVE {
-            // Acquire pairs with Release in `open_block`; of two threads that free the same block one fails.
-            let busy = seen & !KIND | BUSY;
-            match self.state.compare_exchange_weak(seen, busy, Ordering::Acquire, Ordering::Relaxed) {
-                Ok(_) => return Ok(()),
-                Err(now) => seen = now,
-            }
-        }
-        Err(seen & KIND)
-    }
-
-    /// Puts a block that the caller claimed back into use.
-    fn unclaim(&self) {
-        self.state.fetch_xor(BUSY ^ LIVE, Ordering::Release);
-    }
-
-    /// Makes sure that nobody touches the pages of a block that the caller claimed and wiped. Waits for a
-    /// purge that is at it; a purge never waits.
-    fn close(&self) {
-        // Acquire pairs with Release in `leave`.
-        while self.state.compare_exchange_weak(BUSY, CLOSING, Ordering::Acquire, Ordering::Relaxed).is_err() {
-            core::hint::spin_loop();
-        }
-    }
-
-    /// Keeps the pages of a block usable until [`Entry::leave`]. Tells whether there are any.
-    fn enter(&self) -> bool {
-        let mut seen = self.state.load(Ordering::Relaxed);
-        while matches!(seen & KIND, LIVE | BUSY) {
-            let entered = seen + PURGER;
-            // Acquire pairs with Release in `open_block`: the place of the block is seen with it.
-            match self.state.compare_exchange_weak(seen, entered, Ordering::Acquire, Ordering::Relaxed) {
-                Ok(_) => return true,
-                Err(now) => seen = now,
-            }
-        }
-        false
-    }
-
-    fn leave(&self) {
-        self.state.fetch_sub(PURGER, Ordering::Release);
-    }
-
-    /// Where the block lies. Its data pages are the same at any time of its life.
-    fn place(&self) -> Place {
-        let block = (self.place.load(Ordering::Relaxed) & !LOCKED) as usize;
-        Place::of(block, self.size.load(Ordering::Relaxed) as usize)
     }
 }
 
@@ -243,9 +122,28 @@ impl Shared {
         if run_units > self.geometry.nr_large_units() {
             return Err(Error::HeapFull { reserved_bytes: self.geometry.large_bytes });
         }
-        let run = self.take_run(class, run_units)?;
-        let made = self.open_block(run, class, layout);
-        made.inspect_err(|_| self.give_run(run, class))
+        let bytes = run_units * UNIT_BYTES;
+        // Blocks aligned to more than a page do not end where the kept pages do.
+        if layout.align() <= GUARD_BYTES
+            && let Some(number) = self.take_kept(class)
+        {
+            let run = Run { number, class, bytes };
+            if let Ok(ptr) = self.open_block(run, layout) {
+                return Ok(ptr);
+            }
+            self.close_run(run);
+            self.give_run(run);
+        }
+        let run = Run { number: self.take_run(class, run_units)?, class, bytes };
+        match self.open_block(run, layout) {
+            // Pages that are kept count against the limits, too.
+            Err(_) if self.drop_kept() => self.open_block(run, layout),
+            opened => opened,
+        }
+        .inspect_err(|_| {
+            self.close_run(run);
+            self.give_run(run);
+        })
     }
 
     fn take_run(&self, class: usize, units: usize) -> Result<u32, Error> {
@@ -281,11 +179,14 @@ impl Shared {
                 return Ok(run);
             }
         }
+        if self.drop_kept() {
+            return self.take_longer_run(class);
+        }
         Err(Error::HeapFull { reserved_bytes: self.geometry.large_bytes })
     }
 
-    fn give_run(&self, run: u32, class: usize) {
-        self.large.free[class].push(run, |number| &self.entry(number).link);
+    fn give_run(&self, run: Run) {
+        self.large.free[run.class].push(run.number, |number| &self.entry(number).link);
     }
 
     fn commit_entries(&self, first: usize, end: usize) -> Result<(), Error> {
@@ -298,24 +199,20 @@ impl Shared {
         )
     }
 
-    fn open_block(&self, run: u32, class: usize, layout: Layout) -> Result<NonNull<u8>, Error> {
-        let run_offset = (run as usize - 1) * UNIT_BYTES;
+    /// Makes a block in a run. On an error the run is as it was, but for pages that may have been added to its
+    /// extent.
+    fn open_block(&self, run: Run, layout: Layout) -> Result<NonNull<u8>, Error> {
         let zone_address = self.large_address(0).addr().get();
-        let place = Place::new(run_offset, zone_address, layout).ok_or(Error::TooLarge)?;
-        let zone_start = self.geometry.slab_bytes;
-        let offset = pages(zone_start + place.data_start)?;
-        let bytes = pages(place.data_bytes())?;
+        let place = Place::new(run.offset(), run.bytes, zone_address, layout).ok_or(Error::TooLarge)?;
+        let start = self.geometry.slab_bytes + place.data_start;
+        let (offset, bytes) = (pages(start)?, pages(place.data_bytes())?);
         self.memory.commit(offset, bytes)?;
-        let locked = match self.lock_large(zone_start + place.data_start, place.data_bytes()) {
-            Ok(locked) => locked,
-            Err(error) => {
-                // SAFETY: no block was made in it yet.
-                let _ = unsafe { self.memory.decommit(offset, bytes) };
-                return Err(error);
-            }
-        };
+        if let Err(error) = self.extend(run, place) {
+            // SAFETY: no block was made in it yet.
+            let _ = unsafe { self.memory.decommit(offset, bytes) };
+            return Err(error);
+        }
         let ptr = self.large_address(place.block);
-        let pin = self.pin_large(place);
         for i in 0..place.slack() {
             // SAFETY: the slack lies on the block's own pages, which are usable now.
             let at = unsafe { ptr.add(place.size + i) };
@@ -323,51 +220,15 @@ impl Shared {
             unsafe { at.write(canary::byte(self.key, i)) };
         }
         let entry = self.entry((place.block / UNIT_BYTES) as u32 + 1);
-        entry.run.store(u64::from(run) << 8 | class as u64, Ordering::Relaxed);
-        entry.place.store(place.block as u64 | if locked { LOCKED } else { 0 }, Ordering::Relaxed);
+        entry.run.store(u64::from(run.number) << 8 | run.class as u64, Ordering::Relaxed);
+        entry.place.store(place.block as u64, Ordering::Relaxed);
         entry.size.store(place.size as u64, Ordering::Relaxed);
-        entry.pin.store(pin.map_or(0, |id| id.into_bits().get()), Ordering::Relaxed);
         entry.generation.store(self.generation(), Ordering::Relaxed);
         // Release: a walker that sees the block sees where it is.
         entry.state.store(LIVE, Ordering::Release);
         self.counters.committed_bytes.fetch_add(place.data_bytes(), Ordering::Relaxed);
         self.counters.take(place.data_bytes());
         Ok(ptr)
-    }
-
-    /// Locks the pages of a block as the policy says. Tells whether they are locked.
-    fn lock_large(&self, offset: usize, bytes: usize) -> Result<bool, Error> {
-        if self.policy.lock() == Lock::Off {
-            return Ok(false);
-        }
-        match self.lock_part(offset, bytes) {
-            Ok(()) => Ok(true),
-            Err(error) if self.policy.lock() == Lock::Required => Err(error),
-            Err(_) => {
-                self.counters.lock_refused.fetch_add(1, Ordering::Relaxed);
-                self.counters.unlocked_bytes.fetch_add(bytes, Ordering::Relaxed);
-                Ok(false)
-            }
-        }
-    }
-
-    fn pin_large(&self, place: Place) -> Option<PinId> {
-        if self.policy.backing() != Backing::Auto {
-            return None;
-        }
-        // SAFETY: the data pages were made usable by the caller and stay so until the block is freed, which
-        // unpins first.
-        match unsafe { self.pins.pin(self.large_address(place.data_start), place.data_bytes()) } {
-            Ok(id) => {
-                self.counters.pinned_bytes.fetch_add(place.data_bytes(), Ordering::Relaxed);
-                Some(id)
-            }
-            Err(errno) => {
-                self.counters.pin_refused.fetch_add(1, Ordering::Relaxed);
-                self.counters.pin_errno.store(errno.0.cast_unsigned(), Ordering::Relaxed);
-                None
-            }
-        }
     }
 
     /// The live block that starts at `ptr`, taken out of use: its entry is `BUSY` now.
@@ -378,7 +239,7 @@ impl Shared {
             return Err(Corruption::InvalidFree);
         }
         let entry = self.entry(unit as u32 + 1);
-        let is_here = |entry: &Entry| (entry.place.load(Ordering::Relaxed) & !LOCKED) as usize == offset;
+        let is_here = |entry: &Entry| entry.offset() == offset;
         match entry.claim() {
             Ok(()) if is_here(entry) => {
                 Ok((entry, Place::of(offset, entry.size.load(Ordering::Relaxed) as usize)))
@@ -402,11 +263,10 @@ impl Shared {
         flush: Flush,
     ) -> Result<(), Corruption> {
         let (entry, place) = self.claim_block(ptr)?;
-        let was_locked = entry.place.load(Ordering::Relaxed) & LOCKED != 0;
         if size.is_some_and(|size| size != place.size) {
             return Err(Corruption::WrongLayout);
         }
-        let run = entry.run.load(Ordering::Relaxed);
+        let run = self.run_of(entry).ok_or(Corruption::Metadata)?;
         if self.is_inherited_large(entry) {
             // Its memory is gone, or zero, in this process; the run is not trusted with new secrets.
             entry.state.store(FREE, Ordering::Release);
@@ -416,21 +276,33 @@ impl Shared {
         // SAFETY: the block's pages are usable until they are given back below.
         unsafe { self.check_large(place) }?;
         // SAFETY: as above, and nobody uses the block, as the caller promises.
-        unsafe {
-            self.wipe_large(place, if was_locked { LockState::Locked } else { LockState::Unlocked }, flush)
-        };
-        if let Some(bits) = NonZeroU64::new(entry.pin.swap(0, Ordering::Relaxed)) {
-            // A pin that does not exist any more (its ring was closed) needs no unpinning.
-            let _ = self.pins.unpin(PinId::from_bits(bits));
-            subtract(&self.counters.pinned_bytes, place.data_bytes());
-        }
+        unsafe { self.wipe_large(place, self.lock_state(run), flush) };
         entry.close();
-        self.close_pages(place, was_locked);
+        // In a forked child, locks and pins are not what the records say.
+        let is_own = entry.generation.load(Ordering::Relaxed) == self.generation();
+        let is_kept = is_own && self.keep(run, place);
+        if !is_kept {
+            // SAFETY: the block is not in use any more, and is wiped.
+            let _ = unsafe { self.close_data(place) };
+            self.close_run(run);
+        }
         subtract(&self.counters.committed_bytes, place.data_bytes());
         subtract(&self.counters.in_use_bytes, place.data_bytes());
         entry.state.store(FREE, Ordering::Release);
-        self.give_run((run >> 8) as u32, (run & 0xff) as usize);
+        if is_kept {
+            self.put_kept(run);
+        } else {
+            self.give_run(run);
+        }
         Ok(())
+    }
+
+    /// The run of a block in use.
+    fn run_of(&self, entry: &Entry) -> Option<Run> {
+        let record = entry.run.load(Ordering::Relaxed);
+        let class = (record & 0xff) as usize;
+        let number = u32::try_from(record >> 8).ok()?;
+        (number > 0).then_some(Run { number, class, bytes: run_units(class)? * UNIT_BYTES })
     }
 
     /// Whether a block was made by a process that forked since, and is gone here.
@@ -498,25 +370,6 @@ impl Shared {
             }
             from += window;
         }
-    }
-
-    /// Takes pages out of use that hold nothing any more. What the kernel refuses costs memory or a mapping,
-    /// not secrecy: the pages are zero.
-    fn close_pages(&self, place: Place, was_locked: bool) {
-        let start = self.geometry.slab_bytes + place.data_start;
-        let (Ok(offset), Ok(bytes)) = (pages(start), pages(place.data_bytes())) else { return };
-        let state = if was_locked { LockState::Locked } else { LockState::Unlocked };
-        // SAFETY: the block is not in use any more and was unpinned.
-        let _ = unsafe { self.memory.discard(offset, bytes, state) };
-        if was_locked {
-            if self.memory.unlock(offset, bytes).is_ok() {
-                subtract(&self.counters.locked_bytes, place.data_bytes());
-            }
-        } else if self.policy.lock() != Lock::Off {
-            subtract(&self.counters.unlocked_bytes, place.data_bytes());
-        }
-        // SAFETY: as above.
-        let _ = unsafe { self.memory.decommit(offset, bytes) };
     }
 
     /// Changes the size of a large block without moving it, if its pages and its alignment allow it. Tells
@@ -597,41 +450,4 @@ impl Shared {
 /// Subtracts without passing zero: a forked child starts to count anew.
 pub(crate) fn subtract(counter: &core::sync::atomic::AtomicUsize, bytes: usize) {
     let _ = counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| Some(now.saturating_sub(bytes)));
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    #[test]
-    fn run_classes_grow_without_gaps() {
-        let mut last = (0, 1);
-        for units in 1..300_000 {
-            let (class, length) = run_class(units).unwrap();
-            assert!(length >= units && length <= units + units / 4);
-            assert!(class == last.0 && length == last.1 || class == last.0 + 1 && length > last.1, "{units}");
-            assert_eq!(run_class(length), Some((class, length)));
-            last = (class, length);
-        }
-        assert_eq!(run_class(1 << 22).map(|run| run.1), Some(1 << 22));
-        assert_eq!(run_class((1 << 22) + 1), None);
-    }
-
-    proptest! {
-        #[test]
-        fn a_block_lies_in_its_run_and_ends_at_a_guard(size in 0_usize..(1 << 24), shift in 0_u32..=30, unit in 0_usize..1000) {
-            let layout = Layout::from_size_align(size, 1 << shift).unwrap();
-            let run_offset = unit * UNIT_BYTES;
-            let zone = 0x7000_0000_0000 + UNIT_BYTES * 3;
-            let run_bytes = units_for(layout).unwrap() * UNIT_BYTES;
-            let place = Place::new(run_offset, zone, layout).unwrap();
-            prop_assert_eq!((zone + place.block) % layout.align(), 0);
-            prop_assert!(place.data_start >= run_offset && place.data_start <= place.block);
-            prop_assert!(place.block + size <= place.data_end);
-            prop_assert!(place.data_end + GUARD_BYTES <= run_offset + run_bytes);
-            prop_assert_eq!(Place::of(place.block, size), place);
-            if layout.align() <= GRANULE_BYTES { prop_assert!(place.slack() < GRANULE_BYTES.max(2 * usize::from(size == 0) * 8)); }
-        }
-    }
 }

@@ -123,7 +123,7 @@ impl<'a> Local<'a> {
             Ok(unit) => unit,
             Err(error) => {
                 // Before giving up: empty slabs of other classes, and what idle thread heaps hold.
-                if !self.release_empty(0) && !self.shared.scavenge() {
+                if !self.release_empty(0) && !self.shared.scavenge() && !self.shared.drop_kept() {
                     return Err(error);
                 }
                 self.shared.acquire_unit()?

@@ -85,6 +85,7 @@ impl Shared {
             let offset = ptr.addr().get().wrapping_sub(self.memory.base().addr().get());
             stats.resident_bytes += self.resident_bytes(offset, data_bytes);
         });
+        self.visit_kept(|offset, bytes| stats.resident_bytes += self.resident_bytes(offset, bytes));
         self.visit_pending(|pending| {
             stats.thread_heaps += 1;
             stats.pending_lines += pending.len();

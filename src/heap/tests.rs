@@ -257,3 +257,24 @@ fn trim_gives_back_what_the_thread_keeps() {
     .join()
     .unwrap();
 }
+
+#[test]
+fn freed_pages_are_kept_for_the_next_block_and_grow_with_it() {
+    for policy in [UNLOCKED, Policy::SECRET.with_lock(Lock::BestEffort)] {
+        let heap = PrivateHeap::new(policy, MODEST).unwrap();
+        let first = Block::new(&heap, Layout::from_size_align(50_000, 8).unwrap(), 1).unwrap();
+        unsafe { heap.deallocate(first.ptr, first.layout, Flush::Off) };
+        let kept = heap.stats();
+        assert_eq!((kept.live_blocks, kept.in_use_bytes), (0, 0));
+        assert_eq!(kept.resident_bytes, 53_248, "thirteen pages: {kept:?}");
+        // Shorter, then longer than what is kept; all of it reads as zero, as `Block::new` checks.
+        for size in [40_000, 61_000, 50_000] {
+            let block = Block::new(&heap, Layout::from_size_align(size, 8).unwrap(), 2).unwrap();
+            assert_eq!(block.ptr.as_ptr() as usize >> 16, first.ptr.as_ptr() as usize >> 16, "the same run");
+            unsafe { heap.deallocate(block.ptr, block.layout, Flush::Immediate) };
+        }
+        heap.give_up();
+        let after = heap.stats();
+        assert_eq!((after.resident_bytes, after.locked_bytes, after.pinned_bytes), (0, 0, 0), "{after:?}");
+    }
+}

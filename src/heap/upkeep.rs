@@ -52,6 +52,7 @@ pub(crate) fn trim_all() {
                 let _ = threads::with_local(index, shared, |local| local.trim(0));
             }
             shared.scavenge();
+            shared.drop_kept();
         }
     }
 }

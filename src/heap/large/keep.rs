@@ -1,0 +1,233 @@
+//! The pages of a run: locked, pinned, kept for the next block, given back.
+//!
+//! Taking a page from the kernel costs more than wiping it many times over. So a run whose block is freed may
+//! keep its pages: they are zero, inaccessible, and locked and pinned as before. The next block of about that
+//! size finds them with one system call. All blocks end at the end of their run, so the pages that a run
+//! has, its *extent*, always end there too, and a longer block adds some at their front.
+
+#![expect(unsafe_code, reason = "changes access to pages that no block uses, as `large` does")]
+#![expect(
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    clippy::indexing_slicing,
+    reason = "offsets in a range of at most 2^38 bytes; run classes below NR_RUNS"
+)]
+
+use core::num::NonZeroU64;
+use core::sync::atomic::Ordering;
+
+use super::place::Place;
+use super::{Run, subtract};
+use crate::heap::geometry::GUARD_BYTES;
+use crate::heap::shared::{Shared, pages};
+use crate::os::LockState;
+use crate::pages::PinId;
+use crate::{Backing, Error, Lock};
+
+/// The longest extent that is kept.
+const KEPT_EXTENT_BYTES: usize = 4 << 20;
+/// What a heap keeps in all; one that must lock every page keeps less, for the limit's sake.
+const KEPT_BYTES: usize = 16 << 20;
+const KEPT_LOCKED_BYTES: usize = 1 << 20;
+
+impl Shared {
+    fn extent_bytes(&self, run: Run) -> usize {
+        self.entry(run.number).extent_pages.load(Ordering::Relaxed) as usize * GUARD_BYTES
+    }
+
+    /// Where the pages of a run end: an offset in the large zone.
+    fn extent_end(&self, run: Run) -> usize {
+        run.offset() + self.entry(run.number).extent_end.load(Ordering::Relaxed) as usize * GUARD_BYTES
+    }
+
+    /// Whether the pages of a run are locked.
+    pub(super) fn lock_state(&self, run: Run) -> LockState {
+        match self.entry(run.number).is_locked.load(Ordering::Relaxed) {
+            0 => LockState::Unlocked,
+            _ => LockState::Locked,
+        }
+    }
+
+    /// Makes sure that the extent of a run covers a block: locks and pins as the policy says. The data pages are
+    /// usable already.
+    pub(super) fn extend(&self, run: Run, place: Place) -> Result<(), Error> {
+        let entry = self.entry(run.number);
+        let had = self.extent_bytes(run);
+        if had == 0 {
+            let end = (place.data_end - run.offset()) / GUARD_BYTES;
+            entry.extent_end.store(end as u32, Ordering::Relaxed);
+        }
+        let needed = self.extent_end(run) - place.data_start;
+        if needed > had {
+            let was_locked = self.lock_state(run) == LockState::Locked;
+            let front = self.geometry.slab_bytes + place.data_start;
+            let is_locked = (had == 0 || was_locked) && self.lock_large(front, needed - had)?;
+            if had > 0 && !was_locked && self.policy.lock() != Lock::Off {
+                self.counters.unlocked_bytes.fetch_add(needed - had, Ordering::Relaxed);
+            }
+            if was_locked && !is_locked {
+                // Half locked is not locked.
+                self.unlock_extent(run, had);
+                self.counters.unlocked_bytes.fetch_add(had, Ordering::Relaxed);
+            }
+            entry.is_locked.store(u32::from(is_locked), Ordering::Relaxed);
+            entry.extent_pages.store((needed / GUARD_BYTES) as u32, Ordering::Relaxed);
+        }
+        let is_pinned = entry.pin.load(Ordering::Relaxed) != 0;
+        if self.policy.backing() == Backing::Auto && !(is_pinned && needed == had) {
+            self.unpin_run(run);
+            self.pin_run(run, place);
+        }
+        Ok(())
+    }
+
+    /// Locks pages as the policy says. Tells whether they are locked.
+    fn lock_large(&self, offset: usize, bytes: usize) -> Result<bool, Error> {
+        if self.policy.lock() == Lock::Off {
+            return Ok(false);
+        }
+        match self.lock_part(offset, bytes) {
+            Ok(()) => Ok(true),
+            Err(error) if self.policy.lock() == Lock::Required => Err(error),
+            Err(_) => {
+                self.counters.lock_refused.fetch_add(1, Ordering::Relaxed);
+                self.counters.unlocked_bytes.fetch_add(bytes, Ordering::Relaxed);
+                Ok(false)
+            }
+        }
+    }
+
+    fn unlock_extent(&self, run: Run, bytes: usize) {
+        let start = self.geometry.slab_bytes + self.extent_end(run) - bytes;
+        if let (Ok(offset), Ok(len)) = (pages(start), pages(bytes))
+            && self.memory.unlock(offset, len).is_ok()
+        {
+            subtract(&self.counters.locked_bytes, bytes);
+        }
+    }
+
+    fn pin_run(&self, run: Run, place: Place) {
+        // SAFETY: the data pages were made usable by the caller; before they are given back, they are unpinned.
+        match unsafe { self.pins.pin(self.large_address(place.data_start), place.data_bytes()) } {
+            Ok(id) => {
+                self.entry(run.number).pin.store(id.into_bits().get(), Ordering::Relaxed);
+                self.counters.pinned_bytes.fetch_add(self.extent_bytes(run), Ordering::Relaxed);
+            }
+            Err(errno) => {
+                self.counters.pin_refused.fetch_add(1, Ordering::Relaxed);
+                self.counters.pin_errno.store(errno.0.cast_unsigned(), Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn unpin_run(&self, run: Run) {
+        if let Some(bits) = NonZeroU64::new(self.entry(run.number).pin.swap(0, Ordering::Relaxed)) {
+            // A pin that does not exist any more (its ring was closed) needs no unpinning.
+            let _ = self.pins.unpin(PinId::from_bits(bits));
+            subtract(&self.counters.pinned_bytes, self.extent_bytes(run));
+        }
+    }
+
+    /// Makes the data pages of a freed block inaccessible and keeps them, if there is room for more. Tells
+    /// whether it did.
+    pub(super) fn keep(&self, run: Run, place: Place) -> bool {
+        let bytes = self.extent_bytes(run);
+        let most = if self.policy.lock() == Lock::Required { KEPT_LOCKED_BYTES } else { KEPT_BYTES };
+        let ends_at_guard = place.data_end == run.data_end();
+        if !ends_at_guard
+            || bytes > KEPT_EXTENT_BYTES
+            || self.large.kept_bytes.load(Ordering::Relaxed) + bytes > most
+        {
+            return false;
+        }
+        // SAFETY: the block is not in use any more.
+        if unsafe { self.close_data(place) }.is_err() {
+            return false;
+        }
+        self.large.kept_bytes.fetch_add(bytes, Ordering::Relaxed);
+        true
+    }
+
+    /// Takes the access to the data pages of a freed block away. Where that needs a mapping too many, the pages
+    /// stay accessible: they are zero.
+    ///
+    /// # Safety
+    /// - Nobody uses the block.
+    pub(super) unsafe fn close_data(&self, place: Place) -> Result<(), Error> {
+        let offset = pages(self.geometry.slab_bytes + place.data_start)?;
+        // SAFETY: forwarded.
+        unsafe { self.memory.decommit(offset, pages(place.data_bytes())?) }
+    }
+
+    /// Puts a run that keeps its pages where the next block finds it.
+    pub(super) fn put_kept(&self, run: Run) {
+        self.entry(run.number).is_kept.store(run.class as u32 + 1, Ordering::Relaxed);
+        self.large.kept[run.class].push(run.number, |number| &self.entry(number).link);
+    }
+
+    /// Takes a run that keeps its pages.
+    pub(super) fn take_kept(&self, class: usize) -> Option<u32> {
+        let number = self.large.kept[class].pop(|number| &self.entry(number).link)?;
+        let entry = self.entry(number);
+        entry.is_kept.store(0, Ordering::Relaxed);
+        let bytes = entry.extent_pages.load(Ordering::Relaxed) as usize * GUARD_BYTES;
+        subtract(&self.large.kept_bytes, bytes);
+        Some(number)
+    }
+
+    /// Gives the pages of a run back: they are zero, and no block is in them. What the kernel refuses costs memory,
+    /// not secrecy.
+    pub(super) fn close_run(&self, run: Run) {
+        let bytes = self.extent_bytes(run);
+        if bytes == 0 {
+            return;
+        }
+        self.unpin_run(run);
+        let state = self.lock_state(run);
+        if let (Ok(offset), Ok(len)) =
+            (pages(self.geometry.slab_bytes + self.extent_end(run) - bytes), pages(bytes))
+        {
+            // SAFETY: no block is in the run, and it was unpinned above.
+            let _ = unsafe { self.memory.discard(offset, len, state) };
+        }
+        match state {
+            LockState::Locked => self.unlock_extent(run, bytes),
+            LockState::Unlocked if self.policy.lock() != Lock::Off => {
+                subtract(&self.counters.unlocked_bytes, bytes);
+            }
+            LockState::Unlocked => {}
+        }
+        let entry = self.entry(run.number);
+        entry.is_locked.store(0, Ordering::Relaxed);
+        entry.extent_pages.store(0, Ordering::Relaxed);
+    }
+
+    /// Gives the pages of every kept run back. Tells whether there were any.
+    pub(crate) fn drop_kept(&self) -> bool {
+        let mut any = false;
+        for class in 0..super::NR_RUNS {
+            while let Some(number) = self.take_kept(class) {
+                let Some(units) = super::run_units(class) else { break };
+                let run = Run { number, class, bytes: units * super::UNIT_BYTES };
+                self.close_run(run);
+                self.give_run(run);
+                any = true;
+            }
+        }
+        any
+    }
+
+    /// Hands the extent of every kept run to `see`: its offset in the memory range, and its bytes.
+    pub(crate) fn visit_kept(&self, mut see: impl FnMut(usize, usize)) {
+        for number in 1..=self.large.watermark() {
+            let class = self.entry(number).is_kept.load(Ordering::Relaxed) as usize;
+            if let Some(class) = class.checked_sub(1)
+                && let Some(units) = super::run_units(class)
+            {
+                let run = Run { number, class, bytes: units * super::UNIT_BYTES };
+                let bytes = self.extent_bytes(run);
+                see(self.geometry.slab_bytes + self.extent_end(run) - bytes, bytes);
+            }
+        }
+    }
+}
