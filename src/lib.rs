@@ -11,8 +11,8 @@
 //! | `scope`, `ScopedAlloc` | run code of others so that its heap, stack and registers leave nothing |
 //! | [`Oubliette`] | the whole program: every free is wiped |
 //! | [`Policy`] | what a heap promises |
-//! | [`report`] | what there is, what protects it, and where that is less than promised |
-//! | [`purge`], [`flush`], [`wipe()`] | wipe every secret now; write back what is pending; wipe a buffer of your own |
+//! | [`report()`] | what there is, what protects it, and where that is less than promised |
+//! | [`purge()`], [`flush()`], [`wipe()`] | wipe every secret now; write back what is pending; wipe a buffer of your own |
 //! | [`set_wipe_at_end`], [`set_secret_flush`] | what happens at the end of the process, and at each drop |
 //!
 //! ```
@@ -30,7 +30,7 @@
 //! * **A freed block is zero** before the call returns, also what `realloc` leaves. Past the CPU's caches
 //!   too: when the drop of a secret returns, within a bound for a whole program ([`Flush`]).
 //! * **A secret is locked, or there is an [`Error`]** that names the limit and how to raise it. It is pinned
-//!   where the kernel offers that, so that no copy is left behind in another page; [`report`] says which.
+//!   where the kernel offers that, so that no copy is left behind in another page; [`report()`] says which.
 //! * **Nothing but your data lies in secret pages.** They are not in core dumps; a forked child sees zeros.
 //! * **Corruption ends the process** with a message: overflow, underflow, double free, invalid free, write
 //!   after free. Limits of resources are an [`Error`].
