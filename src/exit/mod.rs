@@ -22,6 +22,8 @@
 //! and so tokio) reach ours where the default would have been: ours sees that it is not the one
 //! installed, and does nothing, as the default did for them.
 //!
+//! The heap of a whole program is left alone: functions at exit and other threads still use it.
+//!
 //! Not covered: `SIGKILL`, `_exit(2)`, `quick_exit(3)`, power. The kernel gives the pages to nobody
 //! without zeroing them, but nothing of ours runs.
 
