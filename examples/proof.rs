@@ -8,22 +8,23 @@
 //! `KEY.pem` is a PKCS#8 private key (as `openssl genpkey -algorithm ed25519` writes it); without one a new key
 //! is made. `FILE` is what gets signed, `README.md` by default.
 //!
-//! The same job is done by three processes, each a program as people write it:
+//! The same job is done by four processes, each a program as people write it:
 //!
 //! | | global allocator | the program |
 //! |---|---|---|
 //! | `std` | `std::alloc::System` | `String`, `Vec` and arrays, nothing wiped by hand |
 //! | `zeroize` | `std::alloc::System` | each buffer that holds key material in `Zeroizing` |
 //! | `oubliette` | `Oubliette` | as in `std`, but the key lives in a `SecretBox` |
+//! | `with scope` | `Oubliette` | that, with everything that touches the key in `scope` |
 //!
-//! In all three the crypto library wipes its own structs (`ed25519-dalek` with its `zeroize` feature), so the
+//! In all four the crypto library wipes its own structs (`ed25519-dalek` with its `zeroize` feature), so the
 //! comparison is between ways to write the program, not between libraries.
 //!
 //! This program has one binary and therefore one `#[global_allocator]`: a switch that asks the environment, at
 //! the first allocation of the process, which of the two allocators it hands everything to. Not one block of
 //! a process comes from the other one.
 //!
-//! The first process, which you start, knows the key, starts the other three one after another as its
+//! The first process, which you start, knows the key, starts the other four one after another as its
 //! children, reads all their memory through `/proc/PID/mem` twice (while the key is in use, which shows that
 //! the scan finds it, and after it was dropped), and prints the table. See `proof/scan.rs` for what counts.
 

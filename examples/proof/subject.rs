@@ -1,4 +1,4 @@
-//! The program that is looked at: read a key, sign a file, verify, forget. Three ways to write it.
+//! The program that is looked at: read a key, sign a file, verify, forget. Four ways to write it.
 //!
 //! The key's file is read line by line through a `BufReader`, as PEM readers do. The first stop is in the
 //! middle of the work, right after signing; the second is when all of it has been dropped.
@@ -9,7 +9,7 @@ use std::io::{BufRead, BufReader};
 
 use ed25519_dalek::pkcs8::DecodePrivateKey;
 use ed25519_dalek::{Signature, Signer, SigningKey, Verifier};
-use oubliette::SecretBox;
+use oubliette::{Scope, SecretBox};
 use zeroize::Zeroizing;
 
 use super::{Outcome, switch};
@@ -23,16 +23,18 @@ pub(crate) enum Arrangement {
     Std,
     Zeroize,
     Oubliette,
+    Scope,
 }
 
 impl Arrangement {
-    pub(crate) const ALL: [Self; 3] = [Self::Std, Self::Zeroize, Self::Oubliette];
+    pub(crate) const ALL: [Self; 4] = [Self::Std, Self::Zeroize, Self::Oubliette, Self::Scope];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Std => "std",
             Self::Zeroize => "zeroize",
             Self::Oubliette => "oubliette",
+            Self::Scope => "with scope",
         }
     }
 
@@ -40,7 +42,7 @@ impl Arrangement {
     pub(crate) fn allocator(self) -> &'static CStr {
         match self {
             Self::Std | Self::Zeroize => c"system",
-            Self::Oubliette => switch::OUBLIETTE_VALUE,
+            Self::Oubliette | Self::Scope => switch::OUBLIETTE_VALUE,
         }
     }
 }
@@ -62,6 +64,7 @@ pub(crate) fn run(arrangement: Arrangement) -> Outcome<()> {
         Arrangement::Std => on_std(&key, &file),
         Arrangement::Zeroize => with_zeroize(&key, &file),
         Arrangement::Oubliette => with_oubliette(&key, &file),
+        Arrangement::Scope => in_scopes(&key, &file),
     }?;
     // What the scan wants to know is what stays behind while the program goes on with other things.
     let signature = hex(&signature.to_bytes());
@@ -119,6 +122,35 @@ fn with_oubliette(key: &str, file: &str) -> Outcome<Signature> {
     stop();
     verify(key.expose(), &message, &signature)?;
     Ok(signature)
+}
+
+/// A scope for signing. Compiled without optimisation, the crypto library needs more stack than the default.
+const SCOPE: Scope =
+    Scope::builder().stack_bytes(if cfg!(debug_assertions) { 1 << 20 } else { 64 << 10 }).build();
+
+/// (4) The same as the third with everything that touches the key in scopes.
+fn in_scopes(key: &str, file: &str) -> Outcome<Signature> {
+    let key = SCOPE.run(|| load(key).ok())?.ok_or("the key cannot be read")?;
+    let message = fs::read(file)?;
+    let signature = SCOPE.run(|| SigningKey::from_bytes(key.expose()).sign(&message).to_bytes())?;
+    stop();
+    let signature = Signature::from_bytes(&signature);
+    if !SCOPE.run(|| verify(key.expose(), &message, &signature).is_ok())? {
+        return Err("the signature does not verify".into());
+    }
+    Ok(signature)
+}
+
+/// Reads the key as `on_std` does, to where it is to stay.
+fn load(path: &str) -> Outcome<SecretBox<[u8; 32]>> {
+    let mut text = String::new();
+    for line in BufReader::new(File::open(path)?).lines() {
+        text.push_str(&line?);
+        text.push('\n');
+    }
+    let (_label, der) = pem_rfc7468::decode_vec(text.as_bytes())?;
+    let parsed = SigningKey::from_pkcs8_der(&der)?;
+    Ok(SecretBox::new_with(|key| *key = parsed.to_bytes())?)
 }
 
 fn verify(key: &[u8; 32], message: &[u8], signature: &Signature) -> Outcome<()> {

@@ -1,7 +1,7 @@
 //! The table, and what it means.
 
 use super::Observed;
-use super::scan::{Findings, Needles, Place};
+use super::scan::{Findings, Hit, Needles, Place};
 use super::subject::Arrangement;
 
 pub(crate) fn print(needles: &Needles, observed: &[Observed]) {
@@ -33,38 +33,51 @@ pub(crate) fn print(needles: &Needles, observed: &[Observed]) {
     explain(observed);
 }
 
-/// Whether the scan saw every key in use, and nothing of it outside the stack once Oubliette had freed it.
+/// Whether the scan saw every key in use; nothing of it outside the stack once Oubliette had freed it; and
+/// nothing anywhere where the work was done in scopes.
 pub(crate) fn verdict(observed: &[Observed]) -> bool {
-    observed.iter().all(|one| {
-        let is_seen = !one.in_use.hits.is_empty();
-        is_seen && (one.arrangement != Arrangement::Oubliette || off_the_stack(&one.dropped) == 0)
+    observed.iter().all(|one| !one.in_use.hits.is_empty() && unexpected(one).next().is_none())
+}
+
+/// The fragments that must not be there.
+fn unexpected(one: &Observed) -> impl Iterator<Item = &Hit> {
+    one.dropped.hits.iter().filter(|hit| match one.arrangement {
+        Arrangement::Std | Arrangement::Zeroize => false,
+        Arrangement::Oubliette => hit.place != Place::Stack,
+        Arrangement::Scope => true,
     })
 }
 
 fn explain(observed: &[Observed]) {
-    let passed = verdict(observed);
-    if passed {
-        println!(
-            "Covered now: every block of the heap. With Oubliette nothing that was freed holds a byte of the"
-        );
-        println!(
-            "key, in whichever library it was allocated, and what was still in use sat in locked, guarded"
-        );
-        println!("pages that no core dump and no forked child gets.");
-    } else {
-        println!("FAILED: a control did not find its key, or the heap still holds a part of it.");
-        for one in observed.iter().filter(|one| one.arrangement == Arrangement::Oubliette) {
-            for hit in one.dropped.hits.iter().filter(|hit| hit.place != Place::Stack) {
-                println!("  {:#x} {:?}, needle {}", hit.address, hit.place, hit.needle);
+    if !verdict(observed) {
+        println!("FAILED: a scan did not find a key in use, or found a part of one where none must be left.");
+        for one in observed {
+            for hit in unexpected(one) {
+                println!(
+                    "  {}: {:#x} {:?}, needle {}",
+                    one.arrangement.name(),
+                    hit.address,
+                    hit.place,
+                    hit.needle
+                );
             }
         }
+        return;
     }
     println!(
-        "Not covered yet: the stack and the registers. What the crypto library computes there stays until it"
+        "oubliette: every block of the heap is covered. Nothing that was freed holds a byte of the key, in"
     );
     println!(
-        "is overwritten, with every allocator and every wrapper; that is the scope's work, which comes next."
+        "whichever library it was allocated, and what was in use sat in locked, guarded pages that no core"
     );
+    println!(
+        "dump and no forked child gets. The stack is not covered by an allocator, nor by a wrapper: what the"
+    );
+    println!("crypto library computes there stays until something overwrites it.");
+    println!(
+        "with scope: the stack and the registers of that work are covered too. (The registers are not looked"
+    );
+    println!("at here; tests/trace does that.)");
 }
 
 /// Heap, mappings, and static data.
@@ -75,11 +88,11 @@ fn off_the_stack(findings: &Findings) -> usize {
 fn row(name: &str, observed: &[Observed], cell: impl Fn(&Observed) -> String) {
     print!("{name:<32}");
     for one in observed {
-        print!("{:>16}", cell(one));
+        print!("{:>15}", cell(one));
     }
     println!();
 }
 
 fn rule(observed: &[Observed]) {
-    println!("{}", "-".repeat(32 + 16 * observed.len()));
+    println!("{}", "-".repeat(32 + 15 * observed.len()));
 }
