@@ -6,13 +6,51 @@
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::{self, NonNull};
+use core::sync::atomic::{
+    AtomicUsize,
+    Ordering::{Acquire, Relaxed, Release},
+};
 
 use crate::heap::{self, Heap};
-use crate::scope::{self, Place};
+use crate::scope::{self, FreeFlush, Place};
 use crate::{Flush, Policy, wipe};
 
 /// Where scopes allocate: the heap of the secret types.
 static SECRET: &Heap = heap::of(Policy::SECRET);
+
+/// The addresses of that heap: nothing, before a scope has allocated for the first time. Here, side by side,
+/// so that to ask whose a block is costs one compare.
+///
+/// # Invariants
+///
+/// 1. Zero, or the first address and the number of bytes that the heap has reserved, which do not change.
+/// 2. They are written before the first block of the heap is handed out. Who frees such a block got it by
+///    some way that orders that, so it sees both; who frees another one sees both, or no length.
+struct Reserved {
+    start: AtomicUsize,
+    len: AtomicUsize,
+}
+
+static RESERVED: Reserved = Reserved { start: AtomicUsize::new(0), len: AtomicUsize::new(0) };
+
+impl Reserved {
+    /// Whether a block is one of the secret heap.
+    #[inline(always)]
+    fn contains(&self, ptr: *mut u8) -> bool {
+        // Acquire pairs with Release in `note`: with the length comes the start.
+        let len = self.len.load(Acquire);
+        ptr.addr().wrapping_sub(self.start.load(Relaxed)) < len
+    }
+
+    /// Notes the addresses, of which the heap has some now.
+    #[cold]
+    fn note(&self) {
+        if let Some(range) = SECRET.addresses() {
+            self.start.store(range.start, Relaxed);
+            self.len.store(range.end.wrapping_sub(range.start), Release);
+        }
+    }
+}
 
 /// A global allocator that routes: inside a [`scope`](crate::scope()) memory comes from the secret heap,
 /// outside from `A`.
@@ -84,7 +122,7 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for ScopedAlloc<A> {
 
     #[inline]
     unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        if SECRET.contains(ptr) {
+        if RESERVED.contains(ptr) {
             // SAFETY: the caller gives back, once and with its layout, a block of this heap.
             return unsafe { free(ptr, layout) };
         }
@@ -98,7 +136,7 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for ScopedAlloc<A> {
 
     #[inline]
     unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        if SECRET.contains(ptr) {
+        if RESERVED.contains(ptr) {
             // SAFETY: the caller gives, with its layout, a block of this heap.
             return unsafe { resize(ptr, layout, new_size) };
         }
@@ -136,35 +174,45 @@ impl<A: GlobalAlloc> ScopedAlloc<A> {
 }
 
 /// A block of the secret heap, counted.
-#[inline]
+#[inline(never)]
 fn allocate(layout: Layout) -> *mut u8 {
-    SECRET.allocate(layout).map_or(ptr::null_mut(), |block| {
-        scope::count_allocated();
-        block.as_ptr()
-    })
+    let Ok(block) = SECRET.allocate(layout) else { return ptr::null_mut() };
+    if RESERVED.len.load(Relaxed) == 0 {
+        RESERVED.note();
+    }
+    scope::count_allocated();
+    block.as_ptr()
 }
 
-/// Gives a block of the secret heap back. Inside a scope the write-back of its lines is remembered, and done
-/// at the end of the scope.
+/// Gives a block of the secret heap back, and flushes it as the scope wants: see [`FreeFlush`].
 ///
 /// # Safety
 /// - As for `GlobalAlloc::dealloc`, and the block is one of the secret heap.
-#[inline]
+#[inline(never)]
 unsafe fn free(ptr: *mut u8, layout: Layout) {
-    let flush = scope::count_freed();
     // SAFETY: a block is not null ("ptr is a block of memory currently allocated via this allocator").
     let block = unsafe { NonNull::new_unchecked(ptr) };
+    let (flush, written_back) = match scope::count_freed(layout.size()) {
+        FreeFlush::Now => (Flush::Immediate, 0),
+        FreeFlush::Remember => (Flush::Bounded, 0),
+        FreeFlush::WriteBack => (Flush::Off, layout.size()),
+    };
     // SAFETY: forwarded.
     unsafe { SECRET.deallocate(block, layout, flush) };
+    // SAFETY: a block that is this small is in a slab, and slabs stay mapped and readable.
+    unsafe { wipe::write_back(block, written_back) };
 }
 
 /// Resizes a block of the secret heap.
 ///
 /// # Safety
 /// - As for `GlobalAlloc::realloc`, and the block is one of the secret heap.
-#[inline]
+#[inline(never)]
 unsafe fn resize(ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-    let flush = scope::flush_for_free();
+    let flush = match scope::flush_for_free(usize::MAX) {
+        FreeFlush::Now => Flush::Immediate,
+        FreeFlush::Remember | FreeFlush::WriteBack => Flush::Bounded,
+    };
     // SAFETY: as in `free`.
     let block = unsafe { NonNull::new_unchecked(ptr) };
     // SAFETY: forwarded.
@@ -177,6 +225,7 @@ unsafe fn resize(ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
 /// # Safety
 /// - `ptr` is valid for writes of `len` bytes, and nobody uses them.
 #[cold]
+#[inline(never)]
 unsafe fn wipe_inner(ptr: *mut u8, len: usize) {
     // SAFETY: a block is not null.
     let block = unsafe { NonNull::new_unchecked(ptr) };
@@ -184,5 +233,5 @@ unsafe fn wipe_inner(ptr: *mut u8, len: usize) {
     unsafe { wipe::zero(block, len) };
     // SAFETY: as above: mapped memory.
     unsafe { wipe::write_back(block, len) };
-    let _: Flush = scope::flush_for_free();
+    scope::owe_fence();
 }

@@ -282,6 +282,13 @@ impl Heap {
         }
     }
 
+    /// The addresses that this heap has reserved, which do not change, if anything was allocated from it.
+    pub(crate) fn addresses(&self) -> Option<core::ops::Range<usize>> {
+        let memory = &self.shared()?.memory;
+        let start = memory.base().addr().get();
+        Some(start..start.checked_add(memory.len().get())?)
+    }
+
     /// Whether `ptr` lies in this heap.
     #[inline]
     pub(crate) fn contains(&self, ptr: *const u8) -> bool {

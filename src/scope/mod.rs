@@ -35,4 +35,6 @@ pub use outcome::Outcome;
 pub use run::{Cover, Scope, ScopeBuilder, is_in_scope, scope, suspended, try_scope};
 pub use spawn::spawn_scoped;
 pub use stats::{Registers, ScopeReport};
-pub(crate) use thread::{Place, count_allocated, count_freed, flush_for_free, outliving_blocks, place};
+pub(crate) use thread::{
+    FreeFlush, Place, count_allocated, count_freed, flush_for_free, outliving_blocks, owe_fence, place,
+};
