@@ -155,51 +155,90 @@ fn pairs() {
     two_threads();
 }
 
-/// Scopes that allocate, hand their block to the other thread, and free what came from there.
+/// Scopes that allocate and free, on one thread and on two. Wall-clock time says how they scale on an idle
+/// machine of two cores, the processor time of a thread says it on a busy one.
 fn two_threads() {
-    const SCOPES: u32 = 1_000_000;
-    let one = run_threads(1, SCOPES);
-    let two = run_threads(2, SCOPES);
-    let scaling = 2.0 * one.as_secs_f64() / two.as_secs_f64();
-    println!(
-        "{SCOPES} scopes a thread, blocks freed by the other thread: 1 thread {one:.3?}, 2 threads {two:.3?}, \
-         scaling {scaling:.2}"
-    );
+    for frees in [Frees::Home, Frees::Across] {
+        let [one, two] = [1, 2].map(|count| run_threads(count, frees));
+        println!(
+            "{SCOPES} scopes a thread, {frees:?}: 1 thread {:.2?} (processor {:.2?}), 2 threads {:.2?} (processor \
+             {:.2?} each), scaling {:.2} (processor {:.2})",
+            one[0],
+            one[1],
+            two[0],
+            two[1],
+            2.0 * one[0].as_secs_f64() / two[0].as_secs_f64(),
+            2.0 * one[1].as_secs_f64() / two[1].as_secs_f64(),
+        );
+    }
 }
 
-fn run_threads(count: usize, scopes: u32) -> Duration {
+const SCOPES: u32 = 1_000_000;
+
+/// Who frees a block.
+#[derive(Clone, Copy, Debug)]
+enum Frees {
+    /// The thread that allocated it, in its next scope.
+    Home,
+    /// The next thread, in a scope of its own.
+    Across,
+}
+
+/// Wall-clock time, and the processor time of the slowest thread.
+fn run_threads(count: usize, frees: Frees) -> [Duration; 2] {
     let barrier = Barrier::new(count + 1);
     let (outs, ins): (Vec<_>, Vec<_>) = (0..count).map(|_| mpsc::sync_channel::<Vec<Vec<u8>>>(64)).unzip();
-    let outs: Vec<_> = (0..count).map(|index| outs[(index + 1) % count].clone()).collect();
+    let next = |index: usize| match frees {
+        Frees::Home => index,
+        Frees::Across => (index + 1) % count,
+    };
+    let outs: Vec<_> = (0..count).map(|index| outs[next(index)].clone()).collect();
     thread::scope(|threads| {
-        for (outgoing, incoming) in outs.into_iter().zip(ins) {
-            let barrier = &barrier;
-            threads.spawn(move || {
-                scope(|| ());
-                barrier.wait();
-                let mut mine = Vec::with_capacity(100);
-                let mut theirs: Vec<Vec<u8>> = Vec::new();
-                for number in 0..scopes {
-                    let mut block = Vec::new();
-                    let other = theirs.pop();
-                    scope(|| {
-                        drop(other);
-                        block.resize(64, number as u8);
-                    });
-                    mine.push(block);
-                    if mine.len() == 100 {
-                        let full = std::mem::replace(&mut mine, Vec::with_capacity(100));
-                        let _ = outgoing.try_send(full);
-                        if let Ok(more) = incoming.try_recv() {
-                            theirs = more;
-                        }
-                    }
-                }
-            });
-        }
+        let threads: Vec<_> = outs
+            .into_iter()
+            .zip(ins)
+            .map(|(outgoing, incoming)| {
+                let barrier = &barrier;
+                threads.spawn(move || {
+                    scope(|| ());
+                    barrier.wait();
+                    let start = processor_time();
+                    enter_and_exchange(&outgoing, &incoming);
+                    processor_time() - start
+                })
+            })
+            .collect();
         barrier.wait();
-        // Ends when all threads have.
-        Instant::now()
+        let start = Instant::now();
+        let times: Vec<_> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
+        [start.elapsed(), times.into_iter().max().unwrap()]
     })
-    .elapsed()
+}
+
+/// Each scope allocates a block, which goes out in hundreds, and frees one that came in.
+fn enter_and_exchange(outgoing: &mpsc::SyncSender<Vec<Vec<u8>>>, incoming: &mpsc::Receiver<Vec<Vec<u8>>>) {
+    let mut mine = Vec::with_capacity(100);
+    let mut theirs: Vec<Vec<u8>> = Vec::new();
+    for number in 0..SCOPES {
+        let mut block = Vec::new();
+        let other = theirs.pop();
+        scope(|| {
+            drop(other);
+            block.resize(64, number as u8);
+        });
+        mine.push(block);
+        if mine.len() == 100 {
+            let full = std::mem::replace(&mut mine, Vec::with_capacity(100));
+            let _ = outgoing.try_send(full);
+            if let Ok(more) = incoming.try_recv() {
+                theirs = more;
+            }
+        }
+    }
+}
+
+fn processor_time() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
