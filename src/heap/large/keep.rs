@@ -5,6 +5,7 @@
 //! size finds them with one system call. All blocks end at the end of their run, so the pages that a run
 //! has, its *extent*, always end there too, and a longer block adds some at their front.
 
+// UNSAFETY: changes access to pages that no block uses, gives them back, pins them by address.
 #![expect(unsafe_code, reason = "changes access to pages that no block uses, as `large` does")]
 #![expect(
     clippy::arithmetic_side_effects,
