@@ -169,8 +169,20 @@ impl Heap {
                 shared.reseed_after_fork(local.heap());
                 allocate_small_slow(local, class, layout.size())
             })?,
-            None => shared.allocate_large(layout),
+            None => match shared.allocate_large(layout) {
+                // Before giving up: what is locked and not in use.
+                Err(Error::LockLimit { .. }) if self.reclaim(shared) => shared.allocate_large(layout),
+                result => result,
+            },
         }
+    }
+
+    /// Gives back what this thread, and threads that have ended, hold without using it. Tells whether that was
+    /// anything.
+    fn reclaim(&self, shared: &'static Shared) -> bool {
+        let came = !threads::held(self.index).is_null()
+            && threads::with_local(self.index, shared, |local| local.trim(0)).unwrap_or(false);
+        shared.scavenge() || came
     }
 
     /// Frees a block: checks it, wipes it, flushes it. Ends the process if something is wrong.
@@ -218,6 +230,14 @@ impl Heap {
     fn free_slow(&self, ptr: NonNull<u8>, size: Option<usize>, flush: Flush, freed: Freed) {
         let Some(shared) = self.shared() else { Corruption::InvalidFree.abort() };
         shared.notice_fork();
+        if freed == Freed::Elsewhere && shared.is_large(ptr.as_ptr()) {
+            // Needs no thread heap, so it works also where there is none to be had.
+            // SAFETY: nobody uses the block any more, as the caller of `free` promised.
+            match unsafe { shared.free_large(ptr.as_ptr(), size, flush) } {
+                Ok(()) => return,
+                Err(crime) => crime.abort(),
+            }
+        }
         let outcome = threads::with_local(self.index, shared, |local| match freed {
             Freed::Elsewhere => free_elsewhere(local, ptr, size, flush),
             freed => {
@@ -417,6 +437,10 @@ fn free_elsewhere(
     }
     // SAFETY: nobody uses the block any more, as the caller of `free` promised.
     let is_due = unsafe { heap.wipe_slot(granule, shape, flush) };
+    if flush == Flush::Bounded {
+        // Its lines are remembered here, not where the slab is given back.
+        shared.tables.header(granule.unit()).lines_elsewhere.store(1, Ordering::Relaxed);
+    }
     shared.send_home(granule);
     if is_due {
         local.write_back_all();
@@ -425,6 +449,12 @@ fn free_elsewhere(
 }
 
 impl Shared {
+    /// Whether `ptr` is in the large zone.
+    fn is_large(&self, ptr: *const u8) -> bool {
+        self.contains(ptr)
+            && ptr.addr().wrapping_sub(self.memory.base().addr().get()) >= self.geometry.slab_bytes
+    }
+
     /// The granule at `ptr` if that is in the slab zone, `None` if it is in the large zone.
     fn granule_at(&self, ptr: *const u8) -> Result<Option<Granule>, Corruption> {
         let offset = ptr.addr().wrapping_sub(self.memory.base().addr().get());

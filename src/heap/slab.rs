@@ -209,6 +209,12 @@ impl<'a> Local<'a> {
         let first = (unit.offset() >> LINE_SHIFT) as u32;
         let end = first + (UNIT_BYTES >> LINE_SHIFT) as u32;
         self.heap.pending.empty_range(first, end, |line| self.heap.write_back_line(line));
+        // Relaxed: set before the block came home, and so seen with it.
+        if self.shared.tables.header(unit).lines_elsewhere.swap(0, Ordering::Relaxed) != 0 {
+            let (ptr, len) = self.shared.payload(unit);
+            // SAFETY: the slots of a slab are mapped and readable.
+            unsafe { wipe::write_back(ptr, len) };
+        }
         self.shared.release_unit(unit);
     }
 
@@ -287,12 +293,15 @@ impl<'a> Local<'a> {
     }
 
     /// Puts every slot at hand back and gives empty slabs up, down to `kept`.
-    pub(crate) fn trim(self, kept: u32) {
+    /// Tells whether it gave any.
+    pub(crate) fn trim(self, kept: u32) -> bool {
+        let before = self.heap.nr_slabs.get();
         for (class, _) in CLASSES.iter().enumerate() {
             self.heap.bin(class).empty(|number| self.put_back(class, number));
         }
         self.collect_mail();
         self.release_empty(kept);
+        self.heap.nr_slabs.get() < before
     }
 
     /// Writes every remembered line back and waits for it.

@@ -112,7 +112,10 @@ pub(crate) struct Header {
     pub(crate) listed: AtomicU32,
     /// Whether guard, access and lock are made: a `Prepared` as number.
     pub(crate) prepared: AtomicU32,
-    _rest: [u32; 6],
+    /// Not 0 if other threads freed blocks of this slab and remember lines of them that are not written back
+    /// yet. Set by any thread before it sends the block home.
+    pub(crate) lines_elsewhere: AtomicU32,
+    _rest: [u32; 5],
 }
 
 const _: () = assert!(size_of::<Header>() == HEADER_BYTES);

@@ -101,6 +101,13 @@ pub(crate) fn with_local<R>(
     Ok(f(local))
 }
 
+/// A generator seeded by the kernel.
+fn new_rng() -> Result<Rng, Error> {
+    let mut seed = [0; 8];
+    os::fill_random(&mut seed).map_err(|errno| Error::Os { operation: Operation::Random, errno: errno.0 })?;
+    Ok(Rng::new(u64::from_ne_bytes(seed)))
+}
+
 impl Shared {
     fn idle_link(&self, number: u32) -> &AtomicU32 {
         static NOWHERE: AtomicU32 = AtomicU32::new(0);
@@ -115,11 +122,13 @@ impl Shared {
     pub(crate) fn take_thread_heap(&self) -> Result<NonNull<ThreadHeap>, Error> {
         let limit = self.geometry.max_threads;
         let too_many = Error::TooManyThreads { limit };
+        // First: a thread heap that was taken must not be lost to an error.
+        let rng = new_rng()?;
         if let Some(number) = self.registry.take_idle(|number| self.idle_link(number)) {
             let heap = (number as usize).checked_sub(1).and_then(|index| self.thread_heap(index));
             let heap = heap.ok_or(too_many)?;
             // SAFETY: taken from the idle stack, so held by this thread now.
-            self.reseed(unsafe { heap.as_ref() })?;
+            unsafe { heap.as_ref() }.rng.set(rng);
             return Ok(heap);
         }
         let limit = u32::try_from(limit).unwrap_or(u32::MAX);
@@ -139,17 +148,9 @@ impl Shared {
         heap.key.set(self.key);
         heap.generation.set(self.generation());
         heap.pending.empty(|_| ());
-        self.reseed(heap)?;
+        heap.rng.set(rng);
         heap.id.set(number);
         Ok(place)
-    }
-
-    fn reseed(&self, heap: &ThreadHeap) -> Result<(), Error> {
-        let mut seed = [0; 8];
-        os::fill_random(&mut seed)
-            .map_err(|errno| Error::Os { operation: Operation::Random, errno: errno.0 })?;
-        heap.rng.set(Rng::new(u64::from_ne_bytes(seed)));
-        Ok(())
     }
 
     /// In a child that inherited its blocks: the own generator must not go on as the parent's does.
@@ -157,7 +158,9 @@ impl Shared {
         if heap.generation.get() != self.generation() && self.policy.fork() == Fork::Inherit {
             heap.generation.set(self.generation());
             // Without new randomness the old goes on: the order of slots may then repeat in the child.
-            let _ = self.reseed(heap);
+            if let Ok(rng) = new_rng() {
+                heap.rng.set(rng);
+            }
         }
     }
 
