@@ -94,7 +94,8 @@ pub struct StepsDown {
     pub not_pinned_errno: i32,
     /// Whether pins ended because somebody closed the ring's file descriptor: those pages are only locked now.
     pub is_pin_lost: bool,
-    /// Times that memory could not be locked, although it should have been.
+    /// Times that memory could not be locked, although it should have been; a fork counts as one in the child,
+    /// which inherits memory but no locks.
     pub not_locked: usize,
     /// Bytes of it: wiped when freed, like all, but the kernel may swap them out meanwhile.
     pub not_locked_bytes: usize,
@@ -318,7 +319,8 @@ impl fmt::Display for StepsDown {
         if self.not_locked > 0 {
             writeln!(
                 f,
-                "  step down: not locked, {} times, {} bytes: RLIMIT_MEMLOCK (half of it is left for secrets)",
+                "  step down: not locked, {} times, {} bytes: RLIMIT_MEMLOCK (half of it is left for secrets), or \
+                 inherited by a fork",
                 self.not_locked, self.not_locked_bytes
             )?;
         }

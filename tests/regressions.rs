@@ -12,10 +12,12 @@
 #![cfg(target_os = "linux")]
 
 use std::alloc::{GlobalAlloc, Layout};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use oubliette::{Fork, Lock, Oubliette, Policy, SecretBox, SecretVec, purge};
+use oubliette::{Fork, HeapReport, Lock, Oubliette, Policy, SecretBox, SecretVec, purge, report};
 
 const WHILE: Duration = Duration::from_secs(1);
 
@@ -27,8 +29,10 @@ fn layout(size: usize) -> Layout {
 fn forked(body: impl FnOnce()) -> i32 {
     let child = unsafe { libc::fork() };
     if child == 0 {
-        body();
-        unsafe { libc::_exit(0) };
+        // A panic may wait for ever for what another thread of the parent held: then this ends the child.
+        unsafe { libc::alarm(20) };
+        let passed = catch_unwind(AssertUnwindSafe(body)).is_ok();
+        unsafe { libc::_exit(i32::from(!passed)) };
     }
     let mut status = 0;
     assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
@@ -44,7 +48,7 @@ fn a_free_beside_an_allocation_is_no_underflow() {
     let (send, receive) = mpsc::sync_channel::<Vec<usize>>(64);
     let freer = std::thread::spawn(move || {
         for address in receive.into_iter().flatten() {
-            unsafe { HEAP.dealloc(std::ptr::with_exposed_provenance_mut(address), exact) };
+            unsafe { HEAP.dealloc(ptr::with_exposed_provenance_mut(address), exact) };
         }
     });
     let end = Instant::now() + WHILE;
@@ -110,4 +114,111 @@ fn a_child_without_the_memory_may_purge() {
     assert_eq!(forked(used), 0, "after it");
     unsafe { HEAP.dealloc(p, small) };
     unsafe { HEAP.dealloc(q, large) };
+}
+
+fn heap_report(policy: Policy) -> HeapReport {
+    *report().heap(policy).expect("a heap in use")
+}
+
+/// From now on this process, a child of the test, may lock that much and no more.
+fn limit_locked_memory(bytes: u64) {
+    let limit = libc::rlimit { rlim_cur: bytes, rlim_max: bytes };
+    unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit) };
+    // Root may exceed the limit, nobody may not.
+    if unsafe { libc::geteuid() } == 0 {
+        assert_eq!(unsafe { libc::setuid(65_534) }, 0);
+    }
+}
+
+/// A slab that could not be locked was counted each time that it was used, and never taken off.
+#[test]
+fn what_is_not_locked_is_counted_once() {
+    static HEAP: Oubliette = Oubliette::new();
+    let status = forked(|| {
+        limit_locked_memory(1 << 20);
+        for _ in 0..6 {
+            let blocks = [(); 1000].map(|()| unsafe { HEAP.alloc(layout(4000)) });
+            let heap = heap_report(Policy::PROGRAM);
+            let not_locked = heap.steps_down.not_locked_bytes;
+            assert!(not_locked > 0, "{heap:?}");
+            assert!(not_locked + heap.locked_bytes <= heap.committed_bytes, "{heap:?}");
+            blocks.into_iter().for_each(|block| unsafe { HEAP.dealloc(block, layout(4000)) });
+        }
+    });
+    assert_eq!(status, 0);
+}
+
+/// Locks are not inherited, but the child said that all was locked, and lost count when it gave memory back.
+#[test]
+fn a_child_does_not_count_its_parents_locks() {
+    const POLICY: Policy = Policy::PROGRAM.with_lock(Lock::Required);
+    static HEAP: Oubliette = Oubliette::with_policy(POLICY);
+    let (small, large) = (layout(4000), layout(100_000));
+    let blocks = [(); 60].map(|()| unsafe { HEAP.alloc(small) });
+    let inherited = unsafe { HEAP.alloc(large) };
+    if inherited.is_null() || blocks.contains(&ptr::null_mut()) {
+        return println!("skipped: this process may not lock 1 MiB");
+    }
+    let before = heap_report(POLICY);
+    assert_eq!((before.steps_down.not_locked_bytes, before.live_blocks), (0, 61), "{before:?}");
+    let status = forked(|| {
+        let heap = heap_report(POLICY);
+        assert_eq!((heap.locked_bytes, heap.steps_down.not_locked_bytes), (0, before.locked_bytes), "{heap:?}");
+        let own = [(); 60].map(|()| unsafe { HEAP.alloc(small) });
+        let heap = heap_report(POLICY);
+        assert!(heap.locked_bytes > 0, "{heap:?}");
+        unsafe { HEAP.dealloc(inherited, large) };
+        blocks.into_iter().for_each(|block| unsafe { HEAP.dealloc(block, small) });
+        oubliette::trim();
+        let after = heap_report(POLICY);
+        // Slabs from before the fork that hold blocks from after it stay.
+        assert_eq!(after.locked_bytes, heap.locked_bytes, "{after:?}");
+        assert!(after.steps_down.not_locked_bytes <= 2 << 16, "{after:?}");
+        own.into_iter().for_each(|block| unsafe { HEAP.dealloc(block, small) });
+        oubliette::trim();
+        let end = heap_report(POLICY);
+        assert_eq!((end.locked_bytes, end.steps_down.not_locked_bytes, end.in_use_bytes), (0, 0, 0), "{end:?}");
+    });
+    assert_eq!(status, 0);
+    unsafe { HEAP.dealloc(inherited, large) };
+    blocks.into_iter().for_each(|block| unsafe { HEAP.dealloc(block, small) });
+}
+
+/// A thread that had never used a slab needed a thread heap to free a large block, and where none could be had,
+/// as with all mappings used up, the block was lost.
+#[test]
+fn a_large_block_can_be_freed_with_no_mapping_left() {
+    const POLICY: Policy = Policy::PROGRAM.with_lock(Lock::Off).with_backing(oubliette::Backing::Auto);
+    static HEAP: Oubliette = Oubliette::with_policy(POLICY);
+    let large = layout(100_000);
+    let block = unsafe { HEAP.alloc(large) };
+    assert!(!block.is_null());
+    let status = forked(|| {
+        let pages = 1 << 17;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        let range = unsafe { libc::mmap(ptr::null_mut(), pages * 4096, libc::PROT_NONE, flags, -1, 0) };
+        assert_ne!(range, libc::MAP_FAILED);
+        let is_full = (0..pages).step_by(2).any(|page| {
+            let at = unsafe { range.byte_add(page * 4096) };
+            unsafe { libc::mprotect(at, 4096, libc::PROT_READ) != 0 }
+        });
+        unsafe { HEAP.dealloc(block, large) };
+        let heap = heap_report(POLICY);
+        assert_eq!((heap.leaked_blocks, heap.live_blocks), (0, 0), "{is_full} {heap:?}");
+    });
+    assert_eq!(status, 0);
+    unsafe { HEAP.dealloc(block, large) };
+}
+
+/// Empty slabs that the thread kept for later used up the limit, and a large secret was refused.
+#[test]
+fn what_empty_slabs_keep_is_there_for_large_secrets() {
+    let status = forked(|| {
+        limit_locked_memory(2 << 20);
+        let secrets: Vec<_> = (0..1000).map_while(|_| SecretVec::<u8>::with_capacity(1000).ok()).collect();
+        assert!(secrets.len() > 600, "{}", secrets.len());
+        drop(secrets);
+        assert!(SecretVec::<u8>::with_capacity((2 << 20) - (64 << 10)).is_ok());
+    });
+    assert_eq!(status, 0);
 }

@@ -275,11 +275,14 @@ impl Shared {
         }
         // SAFETY: the block's pages are usable until they are given back below.
         unsafe { self.check_large(place) }?;
+        // In a forked child, locks and pins are not what the records say.
+        let is_own = self.is_of_this_process(&entry.generation);
+        if !is_own {
+            self.forget_lock_and_pin(run);
+        }
         // SAFETY: as above, and nobody uses the block, as the caller promises.
         unsafe { self.wipe_large(place, self.lock_state(run), flush) };
         entry.close();
-        // In a forked child, locks and pins are not what the records say.
-        let is_own = entry.generation.load(Ordering::Relaxed) == self.generation();
         let is_kept = is_own && self.keep(run, place);
         if !is_kept {
             // SAFETY: the block is not in use any more, and is wiped.
@@ -307,7 +310,7 @@ impl Shared {
 
     /// Whether a block was made by a process that forked since, and is gone here.
     fn is_inherited_large(&self, entry: &Entry) -> bool {
-        self.policy.fork() != Fork::Inherit && entry.generation.load(Ordering::Relaxed) != self.generation()
+        self.policy.fork() != Fork::Inherit && !self.is_of_this_process(&entry.generation)
     }
 
     /// Checks the bytes before and behind a large block.
@@ -387,7 +390,7 @@ impl Shared {
         if old != place.size {
             return Err(Corruption::WrongLayout);
         }
-        let is_stale = entry.generation.load(Ordering::Relaxed) != self.generation();
+        let is_stale = !self.is_of_this_process(&entry.generation);
         if new == 0
             || new + place.block > place.data_end
             || place.slack() + old - new >= GUARD_BYTES

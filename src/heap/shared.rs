@@ -84,7 +84,8 @@ pub(crate) struct Counters {
     /// Times that memory was only locked although it should have been pinned, and the last reason.
     pub(crate) pin_refused: AtomicUsize,
     pub(crate) pin_errno: AtomicU32,
-    /// Times that memory was not locked although it should have been, and the bytes of it in use.
+    /// Times that memory was not locked although it should have been (or no longer was, in a child), and the
+    /// bytes of it that were not given back since.
     pub(crate) lock_refused: AtomicUsize,
     pub(crate) unlocked_bytes: AtomicUsize,
     /// Guards made by `mprotect`.
@@ -229,7 +230,7 @@ impl Shared {
             Ok(_) => {
                 self.generation.fetch_add(1, Ordering::Relaxed);
                 // Locks and pins are not inherited (mlock(2), fork(2)).
-                self.counters.locked_bytes.store(0, Ordering::Relaxed);
+                let no_longer_locked = self.counters.locked_bytes.swap(0, Ordering::Relaxed);
                 self.counters.pinned_bytes.store(0, Ordering::Relaxed);
                 self.units.forget_after_fork();
                 self.large.forget_after_fork();
@@ -242,7 +243,13 @@ impl Shared {
                         .and_then(|()| apply_memory_hints(self.policy, &self.memory));
                     self.is_lost.store(u32::from(hints.is_err()), Ordering::Relaxed);
                 }
-                if self.policy.fork() != Fork::Inherit {
+                if self.policy.fork() == Fork::Inherit {
+                    if no_longer_locked > 0 {
+                        self.counters.lock_refused.fetch_add(1, Ordering::Relaxed);
+                        self.counters.unlocked_bytes.fetch_add(no_longer_locked, Ordering::Relaxed);
+                    }
+                } else {
+                    self.counters.unlocked_bytes.store(0, Ordering::Relaxed);
                     self.registry.forget_after_fork();
                     self.counters.in_use_bytes.store(0, Ordering::Relaxed);
                     self.counters.committed_bytes.store(0, Ordering::Relaxed);
@@ -346,6 +353,11 @@ impl Shared {
     pub(crate) fn is_inherited(&self, unit: Unit) -> bool {
         self.policy.fork() != Fork::Inherit
             && self.tables.header(unit).generation.load(Ordering::Relaxed) != self.generation()
+    }
+
+    /// Whether a lock or a pin that was made in this generation still is one: a child does not inherit them.
+    pub(crate) fn is_of_this_process(&self, generation: &AtomicU32) -> bool {
+        generation.load(Ordering::Relaxed) == self.generation()
     }
 
     /// Whether `purge` ever ran: what it wiped cannot tell overflows apart any more.

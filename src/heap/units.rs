@@ -139,11 +139,11 @@ impl Shared {
                 count as usize,
             )
         }?;
-        if kind == GuardKind::NoAccess {
+        let is_fresh = self.header_state(first) == Prepared::Nothing as u32;
+        if kind == GuardKind::NoAccess && is_fresh {
             self.counters.guards_by_mprotect.fetch_add(count as usize, Ordering::Relaxed);
         }
         let locked = self.lock_units(first, count, kind)?;
-        let is_fresh = self.header_state(first) == Prepared::Nothing as u32;
         if is_fresh {
             self.counters.committed_bytes.fetch_add(bytes.get(), Ordering::Relaxed);
         }
@@ -223,16 +223,24 @@ impl Shared {
     /// written back.
     pub(crate) fn release_unit(&self, unit: Unit) {
         let header = self.tables.header(unit);
+        let is_own = self.is_of_this_process(&header.generation);
         header.owner_class.store(0, Ordering::Relaxed);
         let pin = header.pin.swap(0, Ordering::Relaxed);
         if let Some(bits) = NonZeroU64::new(pin) {
-            // A pin that a parent process made is not counted here, and its table says so.
+            // A pin that a parent process made is no pin here, and its table says so.
             let _ = self.pins.unpin(PinId::from_bits(bits));
-            subtract(&self.counters.pinned_bytes, PAYLOAD_BYTES);
+            if is_own {
+                subtract(&self.counters.pinned_bytes, PAYLOAD_BYTES);
+            }
         }
-        let state = if header.prepared.load(Ordering::Relaxed) == Prepared::Locked as u32 {
+        let state = if is_own && header.prepared.load(Ordering::Relaxed) == Prepared::Locked as u32 {
             LockState::Locked
         } else {
+            // Locked anew, or counted anew, when it is used again.
+            if self.policy.lock() != Lock::Off {
+                subtract(&self.counters.unlocked_bytes, UNIT_BYTES);
+            }
+            header.prepared.store(Prepared::Unlocked as u32, Ordering::Relaxed);
             LockState::Unlocked
         };
         if let (Ok(offset), Ok(bytes)) = (pages(unit.offset()), pages(PAYLOAD_BYTES)) {

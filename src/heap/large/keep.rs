@@ -60,6 +60,8 @@ impl Shared {
         }
         let needed = self.extent_end(run) - place.data_start;
         if needed > had {
+            // Counted with the extent that it has so far.
+            self.unpin_run(run);
             let was_locked = self.lock_state(run) == LockState::Locked;
             let front = self.geometry.slab_bytes + place.data_start;
             let is_locked = (had == 0 || was_locked) && self.lock_large(front, needed - had)?;
@@ -74,9 +76,7 @@ impl Shared {
             entry.is_locked.store(u32::from(is_locked), Ordering::Relaxed);
             entry.extent_pages.store((needed / GUARD_BYTES) as u32, Ordering::Relaxed);
         }
-        let is_pinned = entry.pin.load(Ordering::Relaxed) != 0;
-        if self.policy.backing() == Backing::Auto && !(is_pinned && needed == had) {
-            self.unpin_run(run);
+        if self.policy.backing() == Backing::Auto && entry.pin.load(Ordering::Relaxed) == 0 {
             self.pin_run(run, place);
         }
         Ok(())
@@ -98,6 +98,13 @@ impl Shared {
         }
     }
 
+    /// In a forked child, for a run of its parent: what is locked and pinned there is neither here.
+    pub(super) fn forget_lock_and_pin(&self, run: Run) {
+        let entry = self.entry(run.number);
+        entry.is_locked.store(0, Ordering::Relaxed);
+        entry.pin.store(0, Ordering::Relaxed);
+    }
+
     fn unlock_extent(&self, run: Run, bytes: usize) {
         let start = self.geometry.slab_bytes + self.extent_end(run) - bytes;
         if let (Ok(offset), Ok(len)) = (pages(start), pages(bytes))
@@ -107,7 +114,13 @@ impl Shared {
         }
     }
 
+    /// Pins the extent of a run, if all of it is data pages of this block. (An extent that could not be pinned
+    /// when it was longer is not pinned in part: the next block may need the rest.)
     fn pin_run(&self, run: Run, place: Place) {
+        if place.data_bytes() != self.extent_bytes(run) {
+            self.counters.pin_refused.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
         // SAFETY: the data pages were made usable by the caller; before they are given back, they are unpinned.
         match unsafe { self.pins.pin(self.large_address(place.data_start), place.data_bytes()) } {
             Ok(id) => {
