@@ -163,7 +163,11 @@ fn a_child_does_not_count_its_parents_locks() {
     assert_eq!((before.steps_down.not_locked_bytes, before.live_blocks), (0, 61), "{before:?}");
     let status = forked(|| {
         let heap = heap_report(POLICY);
-        assert_eq!((heap.locked_bytes, heap.steps_down.not_locked_bytes), (0, before.locked_bytes), "{heap:?}");
+        assert_eq!(
+            (heap.locked_bytes, heap.steps_down.not_locked_bytes),
+            (0, before.locked_bytes),
+            "{heap:?}"
+        );
         let own = [(); 60].map(|()| unsafe { HEAP.alloc(small) });
         let heap = heap_report(POLICY);
         assert!(heap.locked_bytes > 0, "{heap:?}");
@@ -177,7 +181,11 @@ fn a_child_does_not_count_its_parents_locks() {
         own.into_iter().for_each(|block| unsafe { HEAP.dealloc(block, small) });
         oubliette::trim();
         let end = heap_report(POLICY);
-        assert_eq!((end.locked_bytes, end.steps_down.not_locked_bytes, end.in_use_bytes), (0, 0, 0), "{end:?}");
+        assert_eq!(
+            (end.locked_bytes, end.steps_down.not_locked_bytes, end.in_use_bytes),
+            (0, 0, 0),
+            "{end:?}"
+        );
     });
     assert_eq!(status, 0);
     unsafe { HEAP.dealloc(inherited, large) };

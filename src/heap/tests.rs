@@ -278,3 +278,21 @@ fn freed_pages_are_kept_for_the_next_block_and_grow_with_it() {
         assert_eq!((after.resident_bytes, after.locked_bytes, after.pinned_bytes), (0, 0, 0), "{after:?}");
     }
 }
+
+#[test]
+fn pages_that_are_added_to_kept_ones_are_pinned_and_counted_once() {
+    let heap = PrivateHeap::new(Policy::SECRET.with_lock(Lock::BestEffort), MODEST).unwrap();
+    let other = Block::new(&heap, Layout::from_size_align(200_000, 8).unwrap(), 1).unwrap();
+    if heap.stats().pinned_bytes == 0 {
+        return println!("skipped: nothing can be pinned here");
+    }
+    let others = heap.stats().pinned_bytes;
+    for (size, pages) in [(50_000, 13), (40_000, 13), (61_000, 15), (33_000, 15)] {
+        let block = Block::new(&heap, Layout::from_size_align(size, 8).unwrap(), 2).unwrap();
+        assert_eq!(heap.stats().pinned_bytes, others + pages * 4096, "{size}");
+        unsafe { heap.deallocate(block.ptr, block.layout, Flush::Off) };
+    }
+    unsafe { heap.deallocate(other.ptr, other.layout, Flush::Off) };
+    heap.give_up();
+    assert_eq!((heap.stats().pinned_bytes, heap.stats().locked_bytes), (0, 0));
+}
