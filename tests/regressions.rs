@@ -230,3 +230,20 @@ fn what_empty_slabs_keep_is_there_for_large_secrets() {
     });
     assert_eq!(status, 0);
 }
+
+/// Under `mlockall(MCL_FUTURE)` a reservation counted against the limit of locked memory, and was made so small
+/// that the heap was full after 4 MiB.
+#[test]
+fn a_process_that_locks_all_future_memory_gets_a_whole_heap() {
+    const POLICY: Policy = Policy::PROGRAM.with_fork(Fork::Wipe);
+    static HEAP: Oubliette = Oubliette::with_policy(POLICY);
+    let status = forked(|| {
+        limit_locked_memory(4 << 20);
+        assert_eq!(unsafe { libc::mlockall(libc::MCL_FUTURE) }, 0);
+        let block = unsafe { HEAP.alloc(layout(20 << 20)) };
+        assert!(!block.is_null());
+        assert!(heap_report(POLICY).reserved_bytes > 1 << 30, "{:?}", heap_report(POLICY));
+        unsafe { HEAP.dealloc(block, layout(20 << 20)) };
+    });
+    assert_eq!(status, 0);
+}

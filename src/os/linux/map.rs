@@ -14,9 +14,34 @@ pub(in crate::os) fn reserve(len: usize) -> Result<NonNull<u8>> {
     // process changes.
     let address = unsafe { libc::mmap(ptr::null_mut(), len, libc::PROT_NONE, flags, -1, 0) };
     if address == libc::MAP_FAILED {
-        return Err(Errno::last());
+        return match Errno::last() {
+            Errno::AGAIN if len > super::page_size() => reserve_unlocked(len),
+            errno => Err(errno),
+        };
     }
     NonNull::new(address.cast()).ok_or(Errno::NOMEM)
+}
+
+/// Under `mlockall(MCL_FUTURE)` a new mapping is locked and all of it counts against `RLIMIT_MEMLOCK`, touched or
+/// not (mlockall(2)). One that grows stays as it is: so a page is mapped, unlocked, and made as long as wanted
+/// with `mremap`, mremap(2).
+fn reserve_unlocked(len: usize) -> Result<NonNull<u8>> {
+    let page = super::page_size();
+    let start = reserve(page)?;
+    // SAFETY: mapped just now, and nobody else knows it.
+    let grown = unsafe { super::lock::unlock(start, page) }.and_then(|()| {
+        // SAFETY: as above: moving it changes no memory that anybody uses.
+        let address = unsafe { libc::mremap(start.as_ptr().cast(), page, len, libc::MREMAP_MAYMOVE) };
+        if address == libc::MAP_FAILED { Err(Errno::last()) } else { Ok(address) }
+    });
+    match grown {
+        Ok(address) => NonNull::new(address.cast()).ok_or(Errno::NOMEM),
+        Err(errno) => {
+            // SAFETY: as above; it was not moved.
+            let _ = unsafe { release(start, page) };
+            Err(errno)
+        }
+    }
 }
 
 /// The same at given addresses, with `MAP_FIXED_NOREPLACE` (Linux 4.17): fails with `EEXIST` if any of them is
