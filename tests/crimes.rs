@@ -144,8 +144,8 @@ fn runaway_write_out_of_a_large_block() {
 type Crime = (&'static str, fn(Conduct, usize));
 
 const CRIMES: [Crime; 12] = [
-    ("overflow_by_one_byte", |conduct, size| overflow_by_one(0x41, conduct, size)),
-    ("overflow_by_one_nul", |conduct, size| overflow_by_one(0, conduct, size)),
+    ("overflow_by_one_byte", |conduct, size| overflow_by_one(|byte| !byte, conduct, size)),
+    ("overflow_by_one_nul", |conduct, size| overflow_by_one(|_| 0, conduct, size)),
     ("underflow", commit_underflow),
     ("double_free", commit_double_free),
     ("double_free_from_another_thread", commit_double_free_from_another_thread),
@@ -208,7 +208,18 @@ unsafe fn write(address: *mut u8, value: u8) {
     unsafe { address.write_volatile(value) };
 }
 
-fn overflow_by_one(value: u8, conduct: Conduct, size: usize) {
+/// Makes another byte of a byte. (A fixed value would be the random one that stood there now and then.)
+///
+/// # Safety
+/// As for `write`.
+unsafe fn change(address: *mut u8, to: fn(u8) -> u8) {
+    // SAFETY: forwarded to the caller.
+    let byte = unsafe { address.read_volatile() };
+    // SAFETY: forwarded to the caller.
+    unsafe { write(address, to(byte)) };
+}
+
+fn overflow_by_one(to: fn(u8) -> u8, conduct: Conduct, size: usize) {
     let block = allocate(&HEAP, layout(size, 1));
     confess();
     let last = match conduct {
@@ -216,7 +227,7 @@ fn overflow_by_one(value: u8, conduct: Conduct, size: usize) {
         Criminal => size,
     };
     // SAFETY: inside the block for the lawful; the byte behind it for the criminal, which is the crime.
-    unsafe { write(block.wrapping_add(last), value) };
+    unsafe { change(block.wrapping_add(last), to) };
     // SAFETY: allocated above with this layout.
     unsafe { free(&HEAP, block, layout(size, 1)) };
 }
@@ -236,7 +247,7 @@ fn commit_underflow(conduct: Conduct, size: usize) {
         Criminal => victim.wrapping_sub(1),
     };
     // SAFETY: inside the block for the lawful; the byte before it for the criminal, which is the crime.
-    unsafe { write(place, 0x41) };
+    unsafe { change(place, |byte| !byte) };
     // SAFETY: allocated above with this layout.
     unsafe { free(&HEAP, victim, layout) };
     blocks.remove(at);

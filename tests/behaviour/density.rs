@@ -1,12 +1,16 @@
 //! How many secrets fit under a limit, and what each costs.
 
-use oubliette::{Error, SecretBox, report};
+use oubliette::{Error, SecretBox, SecretVec, report};
 
 use crate::support::child::{self, Role};
 use crate::support::maps::mappings_of;
 use crate::support::{limits, pattern, skip};
 
-pub(crate) const ROLES: &[Role] = &[("fill", |_| fill_the_limit()), ("cost", |_| print_cost())];
+pub(crate) const ROLES: &[Role] = &[
+    ("fill", |_| fill_the_limit()),
+    ("fill_after_large", |_| fill_after_large()),
+    ("cost", |_| print_cost()),
+];
 
 type Key = SecretBox<[u8; 32]>;
 
@@ -69,6 +73,35 @@ fn fill_the_limit() {
     assert!(keys.iter().enumerate().all(|(i, key)| is_intact(i, key)));
     drop(keys);
     println!("left {}", locked_and_resident_bytes());
+}
+
+/// What a heap keeps of freed blocks must not stand in the way of new ones.
+#[test]
+fn what_is_kept_of_large_blocks_gives_way() {
+    let ended = child::run("fill_after_large", "");
+    ended.assert_success();
+    if let Some(why) = ended.said("skipped") {
+        return skip::not_set_up(why);
+    }
+    assert!(ended.number("secrets") >= 80_000, "{ended:?}");
+    assert!(ended.number("large") >= 5, "{ended:?}");
+}
+
+fn fill_after_large() {
+    if let Err(refused) = limits::as_ordinary_user(MEMLOCK_BYTES) {
+        return println!("skipped {}", refused.0);
+    }
+    for size in [1 << 20, 2 << 20, 3 << 20, 100_000, 5 << 20] {
+        drop(SecretVec::<u8>::new_with(size, |bytes| pattern::fill(&mut bytes[..100], 1)).unwrap());
+    }
+    let keys: Vec<Key> = (0..80_000).map_while(|number| key(number).ok()).collect();
+    println!("secrets {}", keys.len());
+    drop(keys);
+    // And the other way round.
+    let large: Vec<_> = (0..5)
+        .map_while(|_| SecretVec::<u8>::new_with(1 << 20, |bytes| pattern::fill(&mut bytes[..100], 1)).ok())
+        .collect();
+    println!("large {}", large.len());
 }
 
 #[test]
