@@ -69,7 +69,7 @@ mod tests;
 
 #[cfg(not(loom))]
 #[allow(unused_imports, reason = "for the layers above")]
-pub(crate) use facade::{HEAPS, Heap, NR_HEAPS, of};
+pub(crate) use facade::{HEAPS, Heap, MOST_SECRET_BYTES, NR_HEAPS, of};
 #[cfg(not(loom))]
 #[allow(unused_imports, reason = "for the layers above")]
 pub(crate) use pending::{FREES_PER_FENCE, PENDING_LINES};
