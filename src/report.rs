@@ -56,7 +56,8 @@ pub struct HeapReport {
     pub records_reserved_bytes: usize,
     /// Bytes that were made usable: virtual size still.
     pub committed_bytes: usize,
-    /// Bytes for blocks that are in memory at the moment, as the kernel says (`mincore(2)`).
+    /// Bytes for blocks that are in memory at the moment, as the kernel says (`mincore(2)`). Counts pages that are
+    /// kept for the next large block, too, which are not committed meanwhile: nobody can access them.
     pub resident_bytes: usize,
     /// Bytes locked (`mlock2(2)`), guard pages included, since they count against the limit.
     pub locked_bytes: usize,

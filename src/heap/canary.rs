@@ -11,7 +11,8 @@ pub(crate) const fn canary(key: u64, end: u32) -> u64 {
     (key ^ (end as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)) | 1
 }
 
-/// The byte that stands right behind a block with slack. Never zero.
+/// The byte that stands right behind a block with slack. Never zero, so that one NUL too many is seen always;
+/// one other byte in 255 is the marker by chance. Behind it there are zeros, or the canary.
 #[inline(always)]
 pub(crate) const fn marker(key: u64) -> u8 {
     (key >> 40) as u8 | 1
