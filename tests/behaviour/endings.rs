@@ -8,7 +8,7 @@ use oubliette::{SecretBox, SecretVec, purge};
 use crate::support::child::{self, Role};
 use crate::support::scan::{Needles, scan};
 use crate::support::trace::{Stopped, Traced, stop_here};
-use crate::support::{pattern, skip};
+use crate::support::{limits, pattern, skip};
 
 pub(crate) const ROLES: &[Role] = &[("end", end), ("purge", |_| purge_and_stop())];
 
@@ -33,6 +33,9 @@ const ENDINGS: [(&str, i32); 10] = [
 
 #[test]
 fn every_ending_wipes_what_is_alive() {
+    if !limits::allow_secrets() {
+        return;
+    }
     for (how, expected_status) in ENDINGS {
         let Some((left, control, status)) = watch(how) else { return };
         assert_eq!(left, 0, "{how}: fragments left");
@@ -112,6 +115,9 @@ fn raise(signal: i32) {
 
 #[test]
 fn purge_wipes_every_secret_of_every_thread() {
+    if !limits::allow_secrets() {
+        return;
+    }
     let mut needles = Needles::default();
     needles.add("key", &pattern::secret(KEY, 32));
     needles.add("other", &pattern::secret(OTHER, 32));

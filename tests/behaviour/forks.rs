@@ -8,7 +8,7 @@ use oubliette::{Fork, Oubliette, Policy, SecretBox, SecretVec};
 use crate::support::block::{allocate, free, layout};
 use crate::support::child::{self, Role};
 use crate::support::fork::{ChildEnd, in_child};
-use crate::support::{pages, pattern};
+use crate::support::{limits, pages, pattern};
 
 pub(crate) const ROLES: &[Role] = &[
     ("fork_reads", |_| child_reads_zeros()),
@@ -22,26 +22,41 @@ pub(crate) const ROLES: &[Role] = &[
 
 #[test]
 fn a_child_reads_zeros() {
+    if !limits::allow_secrets() {
+        return;
+    }
     child::run("fork_reads", "").assert_success();
 }
 
 #[test]
 fn a_child_may_drop_what_it_inherited() {
+    if !limits::allow_secrets() {
+        return;
+    }
     child::run("fork_drops", "").assert_success();
 }
 
 #[test]
 fn a_child_makes_locked_secrets_of_its_own() {
+    if !limits::allow_secrets() {
+        return;
+    }
     child::run("fork_makes", "").assert_success();
 }
 
 #[test]
 fn a_grandchild_does_the_same() {
+    if !limits::allow_secrets() {
+        return;
+    }
     child::run("fork_nested", "").assert_success();
 }
 
 #[test]
 fn forks_while_other_threads_allocate() {
+    if !limits::allow_secrets() {
+        return;
+    }
     child::run("fork_busy", "").assert_success();
 }
 
@@ -52,6 +67,9 @@ fn a_program_heap_is_inherited() {
 
 #[test]
 fn excluded_memory_faults_in_a_child() {
+    if !limits::allow_secrets() {
+        return;
+    }
     child::run("fork_exclude", "").assert_success();
 }
 

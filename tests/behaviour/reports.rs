@@ -17,12 +17,18 @@ pub(crate) const ROLES: &[Role] = &[
 
 #[test]
 fn figures_follow_what_is_made_and_dropped() {
+    if !limits::allow_secrets() {
+        return;
+    }
     child::run("figures", "").assert_success();
     child::run("program_figures", "").assert_success();
 }
 
 #[test]
 fn nothing_steps_down_where_the_machine_has_everything() {
+    if !limits::allow_secrets() {
+        return;
+    }
     if !probe::has_io_uring() || !probe::has_guard_install() {
         return skip::not_set_up("this machine lacks io_uring or MADV_GUARD_INSTALL");
     }
@@ -31,6 +37,9 @@ fn nothing_steps_down_where_the_machine_has_everything() {
 
 #[test]
 fn a_lost_pin_is_noticed() {
+    if !limits::allow_secrets() {
+        return;
+    }
     if !probe::has_io_uring() {
         return skip::not_set_up("io_uring is disabled here, so nothing can be pinned");
     }

@@ -30,6 +30,22 @@ pub(crate) fn no_core_file() {
     set(Resource::CoreFile, 0).expect("a limit can always be lowered");
 }
 
+/// Whether the tests' secrets fit under this process's limit of locked memory. Says so where they do not.
+#[track_caller]
+pub(crate) fn allow_secrets() -> bool {
+    /// What the hungriest of them takes, and some more.
+    const NEEDED_BYTES: usize = 7 << 20;
+    let probe = super::pages::map(NEEDED_BYTES);
+    // SAFETY: this range was mapped above.
+    let is_locked = unsafe { libc::mlock(probe.cast(), NEEDED_BYTES) } == 0;
+    // SAFETY: mapped above, and nobody uses it.
+    unsafe { libc::munmap(probe.cast(), NEEDED_BYTES) };
+    if !is_locked {
+        super::skip::not_set_up("RLIMIT_MEMLOCK is below 7 MiB");
+    }
+    is_locked
+}
+
 /// Whether this process runs as root.
 pub(crate) fn is_root() -> bool {
     // SAFETY: this call cannot fail and touches no memory (geteuid(2)).
