@@ -110,6 +110,9 @@ mod global;
 
 #[cfg(feature = "fault-injection")]
 pub mod fault;
+#[cfg(all(feature = "fault-injection", not(loom)))]
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(test)]
 mod testing;
 

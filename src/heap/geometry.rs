@@ -123,7 +123,9 @@ impl Geometry {
     }
 }
 
-#[cfg(test)]
+/// Panics unless the layout is one that the constraints allow. For tests and fuzzing.
+#[cfg(any(test, feature = "fault-injection"))]
+#[allow(clippy::indexing_slicing, reason = "a test may panic")]
 pub(crate) fn assert_invariants(constraints: Constraints, geometry: &Geometry) {
     let g = geometry;
     assert_eq!(g.slab_bytes + g.large_bytes, constraints.memory_bytes);

@@ -67,6 +67,8 @@ pub(crate) mod walk;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
+#[cfg(all(not(loom), feature = "fault-injection"))]
+pub(crate) use facade::private::PrivateHeap;
 #[cfg(not(loom))]
 #[allow(unused_imports, reason = "for the layers above")]
 pub(crate) use facade::{HEAPS, Heap, MOST_SECRET_BYTES, NR_HEAPS, of};

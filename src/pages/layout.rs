@@ -53,7 +53,7 @@ pub(crate) fn guarded_run(constraints: RunConstraints) -> Option<RunLayout> {
 }
 
 /// Panics unless the layout is one that the constraints allow. For tests and fuzzing.
-#[cfg(any(test, fuzzing))]
+#[cfg(any(test, feature = "fault-injection"))]
 #[allow(clippy::arithmetic_side_effects, reason = "a test may panic")]
 pub(crate) fn assert_run_invariants(constraints: RunConstraints, layout: RunLayout) {
     let RunConstraints { block_bytes, block_align, page_bytes } = constraints;

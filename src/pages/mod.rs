@@ -7,7 +7,7 @@ mod bytes;
 #[cfg_attr(not(test), expect(dead_code, reason = "waits for its first user"))]
 mod guarded;
 mod hints;
-mod layout;
+pub(crate) mod layout;
 mod pins;
 mod reservation;
 mod slot_map;
