@@ -51,6 +51,10 @@ pub enum Error {
         /// Bytes reserved for the heap.
         reserved_bytes: usize,
     },
+    /// The process has as many mappings as it may (`vm.max_map_count`), or the kernel has no memory for more.
+    MappingLimit,
+    /// The secret stayed with the process that made it: this one is a child made by `fork(2)`.
+    LeftBehind,
     /// More threads use the heap at once than it has places for.
     TooManyThreads {
         /// Places for threads.
@@ -74,6 +78,7 @@ impl Error {
         match self {
             Self::LockLimit { .. } => Operation::Lock,
             Self::AddressSpace { .. } => Operation::Reserve,
+            Self::MappingLimit | Self::LeftBehind => Operation::Protect,
             Self::HeapFull { .. } | Self::TooManyThreads { .. } | Self::TooLarge => Operation::Allocate,
             Self::Os { operation, .. } => operation,
         }
@@ -112,6 +117,13 @@ impl fmt::Display for Error {
             ),
             Self::HeapFull { reserved_bytes } => {
                 write!(f, "the {reserved_bytes} bytes of addresses reserved for this heap are used up")
+            }
+            Self::MappingLimit => f.write_str(
+                "no further mapping to be had: raise vm.max_map_count (`sysctl vm.max_map_count=`) or hold fewer \
+                 secrets open at once",
+            ),
+            Self::LeftBehind => {
+                f.write_str("the secret stayed in the process that made it; a forked child has only zeros")
             }
             Self::TooManyThreads { limit } => {
                 write!(f, "more than {limit} threads use this heap at once")

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use crate::heap::{HEAPS, NR_HEAPS, PENDING_LINES, Stats};
+use crate::heap::{HEAPS, IsolatedStats, NR_HEAPS, PENDING_LINES, Stats, isolated_stats};
 use crate::os::{self, Support};
 #[cfg(all(
     target_os = "linux",
@@ -19,6 +19,7 @@ use crate::{Backing, Lock, Policy};
 #[derive(Clone, Copy, Debug)]
 pub struct Report {
     heaps: [Option<HeapReport>; NR_HEAPS],
+    isolated: IsolatedReport,
     lock_limit: LockLimit,
     flush_reach: Reach,
     #[cfg(all(
@@ -106,6 +107,54 @@ pub struct StepsDown {
     pub hints_refused: u32,
 }
 
+/// The secrets on pages of their own ([`IsolatedBox`](crate::IsolatedBox)), and what protects them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct IsolatedReport {
+    /// Addresses set aside for them: virtual size, which costs no memory.
+    pub reserved_bytes: usize,
+    /// Addresses set aside for the records about them: virtual size.
+    pub records_reserved_bytes: usize,
+    /// Secrets alive.
+    pub live: usize,
+    /// Their bytes, as asked for.
+    pub live_bytes: usize,
+    /// Places kept ready for new ones: locked, wiped.
+    pub ready: usize,
+    /// Bytes of their pages, and of those kept ready. All of it is locked, guards not counted.
+    pub locked_bytes: usize,
+    /// Bytes of those that are pinned.
+    pub pinned_bytes: usize,
+    /// Secrets that could not be wiped when they were dropped, since the kernel gave no access to them: sealed,
+    /// and wiped when the process ends.
+    pub leaked: usize,
+    /// Where they are less than they could be.
+    pub steps_down: StepsDown,
+}
+
+impl IsolatedReport {
+    fn new(stats: &IsolatedStats) -> Self {
+        Self {
+            reserved_bytes: stats.reserved_bytes,
+            records_reserved_bytes: stats.records_reserved_bytes,
+            live: stats.live,
+            live_bytes: stats.live_bytes,
+            ready: stats.ready,
+            locked_bytes: stats.locked_bytes,
+            pinned_bytes: stats.pinned_bytes,
+            leaked: stats.leaked,
+            steps_down: StepsDown {
+                not_pinned: stats.pin_refused,
+                not_pinned_errno: stats.pin_errno,
+                is_pin_lost: stats.is_pin_lost,
+                guards_by_mprotect: stats.guards_without_marker,
+                hints_refused: stats.hints_refused,
+                ..StepsDown::default()
+            },
+        }
+    }
+}
+
 impl StepsDown {
     /// Whether the heap is all that its policy asks for.
     #[must_use]
@@ -126,6 +175,7 @@ pub fn report() -> Report {
     }
     Report {
         heaps,
+        isolated: IsolatedReport::new(&isolated_stats()),
         lock_limit: LockLimit::now(),
         flush_reach: wipe::reach(),
         #[cfg(all(
@@ -138,6 +188,12 @@ pub fn report() -> Report {
 }
 
 impl Report {
+    /// The isolated secrets.
+    #[must_use]
+    pub const fn isolated(&self) -> &IsolatedReport {
+        &self.isolated
+    }
+
     /// The heaps that were ever used.
     pub fn heaps(&self) -> impl Iterator<Item = &HeapReport> {
         self.heaps.iter().flatten()
@@ -245,7 +301,9 @@ impl fmt::Display for Report {
         for heap in self.heaps() {
             write!(f, "{heap}")?;
         }
-        if self.heaps().next().is_none() {
+        if self.isolated.reserved_bytes != 0 {
+            write!(f, "{}", self.isolated)?;
+        } else if self.heaps().next().is_none() {
             writeln!(f, "no heap in use")?;
         }
         #[cfg(all(
@@ -299,6 +357,25 @@ impl fmt::Display for HeapReport {
             self.leaked_bytes,
             self.pending_lines,
             PENDING_LINES
+        )?;
+        write!(f, "{}", self.steps_down)
+    }
+}
+
+impl fmt::Display for IsolatedReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let pinned = match self.pinned_bytes {
+            0 => "",
+            bytes if bytes == self.locked_bytes => ", pinned",
+            _ => ", pinned in part",
+        };
+        writeln!(f, "isolated: guarded, sealed at rest, wiped when dropped, locked{pinned}")?;
+        writeln!(f, "  virtual: reserved {} (records {})", self.reserved_bytes, self.records_reserved_bytes)?;
+        writeln!(f, "  memory:  locked {}, pinned {}", self.locked_bytes, self.pinned_bytes)?;
+        writeln!(
+            f,
+            "  secrets: live {} ({} bytes), leaked {}, ready {}",
+            self.live, self.live_bytes, self.leaked, self.ready
         )?;
         write!(f, "{}", self.steps_down)
     }

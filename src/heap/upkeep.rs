@@ -39,6 +39,7 @@ pub(crate) fn purge_all() {
             shared.purge();
         }
     }
+    super::isolated::purge();
     wipe::fence();
 }
 
@@ -55,6 +56,7 @@ pub(crate) fn trim_all() {
             shared.drop_kept();
         }
     }
+    super::isolated::trim();
 }
 
 impl Shared {

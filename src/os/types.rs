@@ -8,7 +8,6 @@ pub(crate) enum Access {
     /// Every access is a fault.
     None,
     /// Writing is a fault.
-    #[expect(dead_code, reason = "waits for pages that are opened for reading only")]
     Read,
     /// Reading and writing, never executing.
     ReadWrite,

@@ -151,6 +151,24 @@ impl Reservation {
             .map_err(|errno| failed(Operation::Protect, errno, len))
     }
 
+    /// Sets the access to a part; its contents and its lock stay. For callers that open and close pages all the
+    /// time and know what a refusal means.
+    ///
+    /// # Safety
+    ///
+    /// - If `access` allows less than before, no reference into the part is used while it is in force.
+    #[inline]
+    pub(crate) unsafe fn set_access(
+        &self,
+        offset: PageBytes,
+        len: PageBytes,
+        access: Access,
+    ) -> Result<(), Errno> {
+        let start = self.part(Operation::Protect, offset, len).map_err(|_| Errno::INVAL)?;
+        // SAFETY: the part is reserved (invariant 1), and the caller answers for references.
+        unsafe { os::protect(start, len.get(), access) }
+    }
+
     /// Makes `count` guards of `len` bytes, the first at `offset`, one every `stride` bytes, in few system
     /// calls, before they are locked. All are of the kind returned: after an error, or a marker refused
     /// halfway, none is trusted.

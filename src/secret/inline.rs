@@ -27,9 +27,6 @@ use core::sync::atomic::{
 ///
 /// * All-zero bytes are a valid value of the type: it is sound to read, to use and to drop a value that
 ///   turned to zeros since it was last looked at. (A forked child, `purge()` and `zeroize` do that.)
-/// * So is every part of it that a reference can lead to: `purge()` in another thread may come while a reference
-///   into the value is in use. An enum whose payload is never zero does not qualify, even if zeros are another
-///   variant of it: `enum E { Empty, Key(NonZeroU64) }` may turn to zeros under a `&NonZeroU64`.
 ///
 /// A second promise is not needed for soundness, but secrecy rests on it: the value holds no secret in
 /// memory outside itself.
@@ -40,7 +37,14 @@ use core::sync::atomic::{
     note = "use `SecretVec<T>` for a `Vec<T>` and `SecretString` for a `String`",
     note = "for a struct whose fields are all inline, write `oubliette::impl_inline!(Name {{ field, .. }})`"
 )]
-pub unsafe trait Inline {}
+pub unsafe trait Inline {
+    /// Whether a shared reference to the value may write to it, as to an atomic.
+    ///
+    /// [`IsolatedBox::open`](crate::IsolatedBox::open) gives pages that can only be read where this is `false`.
+    /// [`impl_inline!`](crate::impl_inline) finds it out from the fields; after `unsafe impl` it is `true`
+    /// unless said otherwise. Wrongly `false`, such a write is a fault.
+    const WRITES_BEHIND_SHARED: bool = true;
+}
 
 /// An [`Inline`] type of which any bytes are a value, and every byte is part of it.
 ///
@@ -64,33 +68,42 @@ macro_rules! plain {
         // SAFETY: "Integer and float types are valid for any initialised bytes" and "u8 .. f64 have no
         // padding" (Reference, type layout and behaviour considered undefined: only uninitialised memory
         // is invalid for them), so zeros are valid too.
-        unsafe impl Inline for $name {}
+        unsafe impl Inline for $name {
+            const WRITES_BEHIND_SHARED: bool = false;
+        }
         // SAFETY: as above.
         unsafe impl Plain for $name {}
     )*};
 }
 
 macro_rules! zero_valid {
-    ($($name:ty)*) => {$(
+    ($writes:literal: $($name:ty)*) => {$(
         // SAFETY: zeros are `false`, `'\0'`, or the atomic of 0 or `false`: atomics have "the same size and
         // bit validity as the underlying type" (`core::sync::atomic`, Rust 1.93).
-        unsafe impl Inline for $name {}
+        unsafe impl Inline for $name {
+            const WRITES_BEHIND_SHARED: bool = $writes;
+        }
     )*};
 }
 
 plain! { u8 u16 u32 u64 u128 usize i8 i16 i32 i64 i128 isize f32 f64 }
+zero_valid! { false: bool char }
 zero_valid! {
-    bool char AtomicBool AtomicI8 AtomicI16 AtomicI32 AtomicI64 AtomicIsize AtomicU8 AtomicU16 AtomicU32 AtomicU64
+    true: AtomicBool AtomicI8 AtomicI16 AtomicI32 AtomicI64 AtomicIsize AtomicU8 AtomicU16 AtomicU32 AtomicU64
     AtomicUsize
 }
 
 // SAFETY: `Wrapping<T>` "is guaranteed to have the same layout and ABI as T" (`core::num::Wrapping`).
-unsafe impl<T: Inline> Inline for Wrapping<T> {}
+unsafe impl<T: Inline> Inline for Wrapping<T> {
+    const WRITES_BEHIND_SHARED: bool = T::WRITES_BEHIND_SHARED;
+}
 // SAFETY: as above.
 unsafe impl<T: Plain> Plain for Wrapping<T> {}
 
 // SAFETY: an array is its elements one after another (Reference, array layout); each is valid as zeros.
-unsafe impl<T: Inline, const N: usize> Inline for [T; N] {}
+unsafe impl<T: Inline, const N: usize> Inline for [T; N] {
+    const WRITES_BEHIND_SHARED: bool = T::WRITES_BEHIND_SHARED;
+}
 // SAFETY: as above, and an array has no padding beyond that of its elements, which have none.
 unsafe impl<T: Plain, const N: usize> Plain for [T; N] {}
 
@@ -98,7 +111,9 @@ macro_rules! tuples {
     ($(($($name:ident)*))*) => {$(
         // SAFETY: a tuple is valid where its fields are (Reference, behaviour considered undefined); each
         // field is valid as zeros, and zeroed padding is of no concern.
-        unsafe impl<$($name: Inline),*> Inline for ($($name,)*) {}
+        unsafe impl<$($name: Inline),*> Inline for ($($name,)*) {
+            const WRITES_BEHIND_SHARED: bool = false $(|| $name::WRITES_BEHIND_SHARED)*;
+        }
     )*};
 }
 
@@ -106,7 +121,9 @@ tuples! { () (A) (A B) (A B C) (A B C D) (A B C D E) (A B C D E F) (A B C D E F 
 
 /// Used by [`impl_inline!`](crate::impl_inline); of no use by itself.
 #[doc(hidden)]
-pub const fn require_inline<T: Inline>(_: &T) {}
+pub const fn writes_behind_shared<S, T: Inline>(_: fn(&S) -> &T) -> bool {
+    T::WRITES_BEHIND_SHARED
+}
 
 /// Says that a struct is [`Inline`], and checks it: every field is named, and every field is [`Inline`].
 ///
@@ -148,14 +165,16 @@ pub const fn require_inline<T: Inline>(_: &T) {}
 #[macro_export]
 macro_rules! impl_inline {
     ($name:ident { $($field:tt),* $(,)? }) => {
-        // Compiles only if the fields are all there (a pattern without `..` must name each) and each is
-        // `Inline`; only a struct has a pattern and fields of this form.
+        // Compiles only if the fields are all there: a pattern without `..` must name each, and only a struct
+        // has a pattern and fields of this form.
         const _: fn(&$name) = |value| {
             let $name { $($field: _),* } = value;
-            $($crate::require_inline(&value.$field);)*
         };
-        // SAFETY: a struct is valid where its fields are (Reference, behaviour considered undefined), and
-        // the closure above compiles only if zeros are valid for every one of them.
-        unsafe impl $crate::Inline for $name {}
+        // SAFETY: a struct is valid where its fields are (Reference, behaviour considered undefined), the
+        // pattern above names them all, and the constant compiles only if zeros are valid for each of them.
+        unsafe impl $crate::Inline for $name {
+            const WRITES_BEHIND_SHARED: bool =
+                false $(|| $crate::writes_behind_shared::<$name, _>(|value| &value.$field))*;
+        }
     };
 }

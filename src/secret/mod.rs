@@ -33,6 +33,7 @@ mod boxed;
 mod compare;
 mod flush;
 mod inline;
+mod isolated;
 mod new_error;
 mod raw;
 mod redact;
@@ -47,6 +48,7 @@ mod tests;
 pub use boxed::SecretBox;
 pub use flush::{secret_flush, set_secret_flush};
 pub use inline::{Inline, Plain};
+pub use isolated::{IsolatedBox, Open, OpenMut};
 pub use new_error::NewWithError;
 pub use string::SecretString;
 pub use vec::SecretVec;
@@ -55,4 +57,4 @@ pub use vec::SecretVec;
 pub(crate) use raw::{allocate, deallocate, reallocate};
 
 #[doc(hidden)]
-pub use inline::require_inline;
+pub use inline::writes_behind_shared;

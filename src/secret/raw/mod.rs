@@ -4,6 +4,7 @@
 //! SecretBox<T>  ── Value<T>   ptr ─▶ [ T ]
 //! SecretVec<T>  ── Buffer<T>  ptr ─▶ [ T | T | T | 0 0 0 0 0 ]   len values, then zeros up to capacity
 //! SecretString  ── Text       = Buffer<u8> of UTF-8
+//! IsolatedBox<T> ─ Isolated<T>  slot ─▶ | guard | 0 0 0 canary [ T ] | guard |   sealed at rest
 //! ```
 //!
 //! Nothing but the data lies in the block: length and capacity stay with the owner, and what the heap
@@ -15,6 +16,7 @@
 #![expect(unsafe_code, reason = "owns blocks of the secret heap by pointer")]
 
 mod buffer;
+mod isolated;
 mod text;
 mod value;
 
@@ -22,6 +24,7 @@ use core::alloc::Layout;
 use core::ptr::NonNull;
 
 pub(super) use buffer::{Buffer, forget_vec};
+pub(super) use isolated::{Isolated, Shared, Unique, relocate};
 pub(super) use text::Text;
 pub(super) use value::{Origin, Value, forget};
 
