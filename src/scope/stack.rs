@@ -203,6 +203,18 @@ impl Stack {
         self.tracked.is_some()
     }
 
+    /// Whether the first part of the window is pinned.
+    #[cfg(test)]
+    pub(super) const fn is_pinned(&self) -> bool {
+        self.pin.is_some()
+    }
+
+    /// Whether there is a deep part of the window, and it is pinned.
+    #[cfg(test)]
+    pub(super) const fn is_deep_part_pinned(&self) -> bool {
+        self.deep_pin.get().is_some()
+    }
+
     /// The window without the mark.
     #[cfg(test)]
     pub(super) fn window_range(&self) -> (NonNull<u8>, usize) {

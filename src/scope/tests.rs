@@ -88,6 +88,19 @@ fn a_write_by_the_kernel_counts() {
     stack.release();
 }
 
+/// Where the first part could be pinned, a part that was used once is pinned from then on.
+#[test]
+fn a_deep_part_is_pinned_once_it_was_used() {
+    let stack = Stack::new(SIZE).unwrap();
+    assert!(!stack.is_deep_part_pinned());
+    on_stack(&stack, || hole(30_000));
+    unsafe { stack.clean(Flush::Off) };
+    if stack.is_tracked() {
+        assert_eq!(stack.is_deep_part_pinned(), stack.is_pinned());
+    }
+    stack.release();
+}
+
 #[test]
 fn the_window_shrinks_when_the_depth_is_not_used_any_more() {
     let stack = Stack::new(SIZE).unwrap();
