@@ -23,6 +23,7 @@ pub(crate) fn run(program: &str, mode: Mode) {
         "panic_message" => panic_message(),
         "signal_on_stack" => signal(mode, libc::SA_ONSTACK),
         "signal" => signal(mode, 0),
+        "registers" => staged(mode, registers),
         "nested" => staged(mode, nested),
         "early_return" => staged(mode, early_return),
         "suspension" => staged(mode, suspension),
@@ -178,6 +179,57 @@ fn signalled_128() -> u32 {
     1
 }
 
+/// A secret in every kind of register at the very end.
+fn registers() -> u32 {
+    let secret = secret("register");
+    if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw") {
+        unsafe { fill_registers_512(&secret) };
+    } else {
+        fill_registers_128(&secret);
+    }
+    1
+}
+
+#[target_feature(enable = "avx512f,avx512bw")]
+fn fill_registers_512(secret: &[u8; 48]) {
+    unsafe {
+        asm!(
+            "vmovdqu ymm0, [{secret}]",
+            "vmovdqu ymm7, [{secret}]",
+            "vmovdqu ymm15, [{secret}]",
+            "vbroadcasti64x4 zmm16, [{secret}]",
+            "vbroadcasti64x4 zmm23, [{secret}]",
+            "vbroadcasti64x4 zmm31, [{secret}]",
+            "kmovq k1, [{secret}]",
+            "kmovq k7, [{secret} + 8]",
+            "movq mm0, [{secret}]",
+            "movq mm7, [{secret} + 8]",
+            "mov r8, [{secret}]",
+            "mov r11, [{secret} + 16]",
+            "int3",
+            "emms",
+            secret = in(reg) secret,
+            out("r8") _, out("r11") _, out("zmm0") _, out("zmm7") _, out("zmm15") _,
+            out("zmm16") _, out("zmm23") _, out("zmm31") _, out("k1") _, out("k7") _, out("mm0") _, out("mm7") _,
+        );
+    }
+}
+
+fn fill_registers_128(secret: &[u8; 48]) {
+    unsafe {
+        asm!(
+            "movups xmm0, [{secret}]",
+            "movups xmm15, [{secret} + 8]",
+            "movq mm0, [{secret}]",
+            "movq mm7, [{secret} + 8]",
+            "int3",
+            "emms",
+            secret = in(reg) secret,
+            out("xmm0") _, out("xmm15") _, out("mm0") _, out("mm7") _,
+        );
+    }
+}
+
 fn nested() -> u32 {
     let outer = secret("outer");
     let sum = scope(|| {
@@ -201,21 +253,38 @@ fn early_return() -> u32 {
     0
 }
 
-/// A secret in preserved registers at the time of the suspension, and a suspended closure that spills them.
+/// A secret in preserved registers at the time of the suspension, and a suspended closure that spills them, so
+/// deep on the outer stack that nothing overwrites it soon.
 fn suspension() -> u32 {
     let secret = secret("secret");
-    let words: [u64; 6] =
-        std::array::from_fn(|i| u64::from_ne_bytes(secret[i * 8..][..8].try_into().unwrap()));
-    let words = black_box(words);
-    let sum = words.iter().fold(0_u64, |sum, word| sum ^ word);
-    let other = suspended(|| {
-        // Frames with many live values: they push every preserved register.
-        let values: Vec<u64> = (0..32).map(|i| black_box(i) * 3).collect();
-        values.iter().fold(0, |sum, value| sum ^ value)
-    });
+    let word = |at: usize| u64::from_ne_bytes(secret[at..at + 8].try_into().unwrap());
+    unsafe {
+        asm!(
+            "call {step_out}",
+            step_out = sym step_out,
+            inout("r12") word(0) => _,
+            inout("r13") word(8) => _,
+            inout("r14") word(16) => _,
+            inout("r15") word(24) => _,
+            clobber_abi("C"),
+        );
+    }
     stop();
-    let words = black_box(words);
-    u32::from((words.iter().fold(0_u64, |sum, word| sum ^ word) ^ sum ^ other) == other)
+    u32::from(black_box(secret)[0])
+}
+
+extern "C" fn step_out() {
+    #[inline(never)]
+    fn deep() {
+        let bytes = black_box([0_u8; 16 << 10]);
+        spill();
+        black_box(&bytes);
+    }
+    #[inline(never)]
+    fn spill() {
+        unsafe { asm!("", out("r12") _, out("r13") _, out("r14") _, out("r15") _, options(nomem, nostack)) };
+    }
+    suspended(deep);
 }
 
 thread_local! {

@@ -130,6 +130,11 @@ fn a_signal_on_the_stack_of_the_scope() {
 }
 
 #[test]
+fn every_kind_of_register() {
+    leaves_nothing("registers");
+}
+
+#[test]
 fn a_nested_scope() {
     leaves_nothing("nested");
 }
