@@ -52,3 +52,55 @@ fn the_body_runs_on_the_other_stack_and_comes_back() {
         "floats of the caller survive"
     );
 }
+
+#[cfg(target_arch = "x86_64")]
+mod preserved {
+    use core::arch::{asm, naked_asm};
+
+    use super::{Body, call_inside, call_outside, ptr, registers};
+
+    struct Seen {
+        inside: [u64; 2],
+        kept: [u64; 2],
+        outer_sp: *mut u8,
+    }
+
+    /// Stores the preserved registers that carry nothing of the switch's own.
+    #[unsafe(naked)]
+    unsafe extern "C" fn record(data: *mut u8) {
+        naked_asm!("mov [rdi], r14", "mov [rdi + 8], r15", "ret")
+    }
+
+    unsafe extern "C" fn step_out(data: *mut u8) {
+        let seen = unsafe { &mut *data.cast::<Seen>() };
+        let body: Body = record;
+        let [mut first, mut second] = [0x5ec1_u64, 0x5ec2];
+        unsafe {
+            asm!(
+                "call {call_outside}",
+                call_outside = sym call_outside,
+                in("rdi") seen.outer_sp,
+                in("rsi") &raw mut seen.inside,
+                in("rdx") body,
+                in("rcx") registers::clear(),
+                inout("r14") first,
+                inout("r15") second,
+                clobber_abi("C"),
+            );
+        }
+        seen.kept = [first, second];
+    }
+
+    #[test]
+    fn a_suspension_shows_no_preserved_register_and_keeps_them_all() {
+        let mut memory = vec![0_u128; 4096];
+        let top = memory.as_mut_ptr_range().end;
+        let mut seen = Seen { inside: [1; 2], kept: [1; 2], outer_sp: ptr::null_mut() };
+        let data = &raw mut seen;
+        unsafe {
+            call_inside(top.cast(), data.cast(), step_out, registers::clear(), &raw mut (*data).outer_sp);
+        }
+        assert_eq!(seen.inside, [0; 2]);
+        assert_eq!(seen.kept, [0x5ec1, 0x5ec2]);
+    }
+}
