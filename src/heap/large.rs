@@ -19,6 +19,7 @@
     reason = "offsets in a range of at most 2^38 bytes; sizes are checked against it first; run classes below NR_RUNS"
 )]
 
+mod crowd;
 mod entry;
 mod keep;
 mod place;
@@ -52,6 +53,8 @@ pub(crate) struct LargeZone {
     /// The same for runs that keep their pages, and the bytes of all these.
     kept: [IndexStack; NR_RUNS],
     kept_bytes: AtomicUsize,
+    /// Blocks in use.
+    nr_live: AtomicU32,
 }
 
 /// A run that a thread took: its first unit's number, its length class, and its length.
@@ -81,6 +84,7 @@ impl LargeZone {
             free: core::array::from_fn(|_| IndexStack::new()),
             kept: core::array::from_fn(|_| IndexStack::new()),
             kept_bytes: AtomicUsize::new(0),
+            nr_live: AtomicU32::new(0),
         }
     }
 
@@ -134,14 +138,22 @@ impl Shared {
             self.close_run(run);
             self.give_run(run);
         }
-        let run = Run { number: self.take_run(class, run_units)?, class, bytes };
+        let mut run = Run { number: self.take_run(class, run_units)?, class, bytes };
+        if layout.align() > GUARD_BYTES && self.is_crowded(run) {
+            // Its guard would be in the wrong place.
+            let crowded = run;
+            run.number = self.take_fresh_run(class, run_units)?;
+            self.give_run(crowded);
+        }
         match self.open_block(run, layout) {
             // Pages that are kept count against the limits, too.
             Err(_) if self.drop_kept() => self.open_block(run, layout),
             opened => opened,
         }
         .inspect_err(|_| {
-            self.close_run(run);
+            if !self.is_crowded(run) {
+                self.close_run(run);
+            }
             self.give_run(run);
         })
     }
@@ -150,6 +162,10 @@ impl Shared {
         if let Some(run) = self.large.free[class].pop(|number| &self.entry(number).link) {
             return Ok(run);
         }
+        self.take_fresh_run(class, units)
+    }
+
+    fn take_fresh_run(&self, class: usize, units: usize) -> Result<u32, Error> {
         let limit = self.geometry.nr_large_units();
         let mut first = self.large.watermark.load(Ordering::Relaxed);
         loop {
@@ -204,6 +220,9 @@ impl Shared {
     fn open_block(&self, run: Run, layout: Layout) -> Result<NonNull<u8>, Error> {
         let zone_address = self.large_address(0).addr().get();
         let place = Place::new(run.offset(), run.bytes, zone_address, layout).ok_or(Error::TooLarge)?;
+        if self.is_to_be_crowded(run, layout) && self.crowd(run, place)? {
+            return Ok(self.publish(run, place));
+        }
         let start = self.geometry.slab_bytes + place.data_start;
         let (offset, bytes) = (pages(start)?, pages(place.data_bytes())?);
         self.memory.commit(offset, bytes)?;
@@ -212,6 +231,11 @@ impl Shared {
             let _ = unsafe { self.memory.decommit(offset, bytes) };
             return Err(error);
         }
+        Ok(self.publish(run, place))
+    }
+
+    /// Makes a block known whose pages are usable.
+    fn publish(&self, run: Run, place: Place) -> NonNull<u8> {
         let ptr = self.large_address(place.block);
         for i in 0..place.slack() {
             // SAFETY: the slack lies on the block's own pages, which are usable now.
@@ -228,7 +252,8 @@ impl Shared {
         entry.state.store(LIVE, Ordering::Release);
         self.counters.committed_bytes.fetch_add(place.data_bytes(), Ordering::Relaxed);
         self.counters.take(place.data_bytes());
-        Ok(ptr)
+        self.large.nr_live.fetch_add(1, Ordering::Relaxed);
+        ptr
     }
 
     /// The live block that starts at `ptr`, taken out of use: its entry is `BUSY` now.
@@ -283,14 +308,19 @@ impl Shared {
         // SAFETY: as above, and nobody uses the block, as the caller promises.
         unsafe { self.wipe_large(place, self.lock_state(run), flush) };
         entry.close();
-        let is_kept = is_own && self.keep(run, place);
-        if !is_kept {
+        let is_crowded = self.is_crowded(run);
+        let is_kept = is_own && !is_crowded && self.keep(run, place);
+        if is_crowded {
+            // SAFETY: the block is not in use any more, and is wiped.
+            unsafe { self.discard_data(run, place) };
+        } else if !is_kept {
             // SAFETY: the block is not in use any more, and is wiped.
             let _ = unsafe { self.close_data(place) };
             self.close_run(run);
         }
         subtract(&self.counters.committed_bytes, place.data_bytes());
         subtract(&self.counters.in_use_bytes, place.data_bytes());
+        self.large.nr_live.fetch_sub(1, Ordering::Relaxed);
         entry.state.store(FREE, Ordering::Release);
         if is_kept {
             self.put_kept(run);

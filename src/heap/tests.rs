@@ -296,3 +296,31 @@ fn pages_that_are_added_to_kept_ones_are_pinned_and_counted_once() {
     heap.give_up();
     assert_eq!((heap.stats().pinned_bytes, heap.stats().locked_bytes), (0, 0));
 }
+
+#[test]
+fn many_large_blocks_share_mappings() {
+    let heap = PrivateHeap::new(UNLOCKED, Constraints { memory_bytes: 16 << 30, max_threads: 1 }).unwrap();
+    let layout = Layout::from_size_align(40_000, 16).unwrap();
+    let mappings = || std::fs::read_to_string("/proc/self/maps").unwrap().lines().count();
+    let before = mappings();
+    let blocks: Vec<_> = (0..20_000).map(|_| heap.allocate(layout).unwrap()).collect();
+    let made = mappings() - before;
+    assert!(made < 2 * 8192 + 100, "{made} mappings for 20,000 blocks");
+    let (early, late) = (blocks[10], blocks[19_990]);
+    for ptr in [early, late] {
+        unsafe { ptr.write_bytes(7, layout.size()) };
+        unsafe { heap.deallocate(ptr, layout, Flush::Off) };
+    }
+    let again: Vec<_> = [(); 2].map(|()| Block::new(&heap, layout, 9).unwrap()).into_iter().collect();
+    assert!(again.iter().any(|block| block.ptr == late), "a crowded run is used again, and found zero");
+    for block in again {
+        unsafe { heap.deallocate(block.ptr, layout, Flush::Off) };
+    }
+    for (i, ptr) in blocks.into_iter().enumerate() {
+        if i != 10 && i != 19_990 {
+            unsafe { heap.deallocate(ptr, layout, Flush::Off) };
+        }
+    }
+    let stats = heap.stats();
+    assert_eq!((stats.live_blocks, stats.in_use_bytes), (0, 0));
+}

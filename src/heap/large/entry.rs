@@ -52,7 +52,8 @@ pub(super) struct Entry {
     pub(super) is_kept: AtomicU32,
     /// The generation of the heap that made the block.
     pub(super) generation: AtomicU32,
-    _rest: [u32; 1],
+    /// The same: the units of the run, if it is crowded (`crowd`); else 0.
+    pub(super) crowded_units: AtomicU32,
 }
 
 const _: () = assert!(size_of::<Entry>() == LARGE_ENTRY_BYTES);

@@ -32,7 +32,7 @@ const KEPT_BYTES: usize = 16 << 20;
 const KEPT_LOCKED_BYTES: usize = 1 << 20;
 
 impl Shared {
-    fn extent_bytes(&self, run: Run) -> usize {
+    pub(super) fn extent_bytes(&self, run: Run) -> usize {
         self.entry(run.number).extent_pages.load(Ordering::Relaxed) as usize * GUARD_BYTES
     }
 
@@ -83,7 +83,7 @@ impl Shared {
     }
 
     /// Locks pages as the policy says. Tells whether they are locked.
-    fn lock_large(&self, offset: usize, bytes: usize) -> Result<bool, Error> {
+    pub(super) fn lock_large(&self, offset: usize, bytes: usize) -> Result<bool, Error> {
         if self.policy.lock() == Lock::Off {
             return Ok(false);
         }
