@@ -152,7 +152,28 @@ fn pairs() {
             || unsafe { ALLOC.dealloc(black_box(ALLOC.alloc(layout)), layout) },
         );
     }
+    pair(
+        "64 blocks of 16 to 1,024 bytes, filled: System / ScopedAlloc",
+        4,
+        || hold_64(&System),
+        || hold_64(&ALLOC),
+    );
     two_threads();
+}
+
+/// Allocates 64 blocks, fills each, and frees them in another order.
+fn hold_64<A: GlobalAlloc>(allocator: &A) {
+    let mut blocks = [(std::ptr::null_mut(), Layout::new::<u8>()); 64];
+    for (number, block) in blocks.iter_mut().enumerate() {
+        let layout = Layout::from_size_align(16 << (number * 5 % 7), 8).unwrap();
+        let memory = unsafe { allocator.alloc(layout) };
+        unsafe { memory.write_bytes(number as u8, layout.size()) };
+        *block = (black_box(memory), layout);
+    }
+    for number in 0..64 {
+        let (memory, layout) = blocks[number * 13 % 64];
+        unsafe { allocator.dealloc(memory, layout) };
+    }
 }
 
 /// Scopes that allocate and free, on one thread and on two. Wall-clock time says how they scale on an idle

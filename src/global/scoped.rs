@@ -6,50 +6,34 @@
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::{self, NonNull};
-use core::sync::atomic::{
-    AtomicUsize,
-    Ordering::{Acquire, Relaxed, Release},
-};
+use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use crate::heap::{self, Heap};
+use crate::heap::{self, Heap, MOST_SECRET_BYTES};
 use crate::scope::{self, FreeFlush, Place};
 use crate::{Flush, Policy, wipe};
 
 /// Where scopes allocate: the heap of the secret types.
 static SECRET: &Heap = heap::of(Policy::SECRET);
 
-/// The addresses of that heap: nothing, before a scope has allocated for the first time. Here, side by side,
-/// so that to ask whose a block is costs one compare.
+/// The first address of that heap, or before there is any, one that no block is near: with it, the distance of
+/// a block decides in one compare whether it takes the short way.
 ///
 /// # Invariants
 ///
-/// 1. Zero, or the first address and the number of bytes that the heap has reserved, which do not change.
-/// 2. They are written before the first block of the heap is handed out. Who frees such a block got it by
-///    some way that orders that, so it sees both; who frees another one sees both, or no length.
-struct Reserved {
-    start: AtomicUsize,
-    len: AtomicUsize,
-}
+/// 1. It is written, once and for all, before a scope hands out the first block of the heap. Who frees such a
+///    block got it by some way that orders that, so it sees it, and `Relaxed` suffices. Who frees another block
+///    takes the short way or the long one, and both lead to the inner allocator.
+static START: AtomicUsize = AtomicUsize::new(NOWHERE);
 
-static RESERVED: Reserved = Reserved { start: AtomicUsize::new(0), len: AtomicUsize::new(0) };
+/// User addresses end far below it, and their distance to it, modulo 2^64, is above the largest heap.
+const NOWHERE: usize = usize::MAX - (1 << 40);
 
-impl Reserved {
-    /// Whether a block is one of the secret heap.
-    #[inline(always)]
-    fn contains(&self, ptr: *mut u8) -> bool {
-        // Acquire pairs with Release in `note`: with the length comes the start.
-        let len = self.len.load(Acquire);
-        ptr.addr().wrapping_sub(self.start.load(Relaxed)) < len
-    }
+const _: () = assert!(MOST_SECRET_BYTES < 1 << 40, "NOWHERE is far enough");
 
-    /// Notes the addresses, of which the heap has some now.
-    #[cold]
-    fn note(&self) {
-        if let Some(range) = SECRET.addresses() {
-            self.start.store(range.start, Relaxed);
-            self.len.store(range.end.wrapping_sub(range.start), Release);
-        }
-    }
+/// Whether a block may be one of the secret heap, or is freed in a scope.
+#[inline(always)]
+fn is_special(ptr: *mut u8) -> bool {
+    scope::is_special(ptr.addr().wrapping_sub(START.load(Relaxed)))
 }
 
 /// A global allocator that routes: inside a [`scope`](crate::scope()) memory comes from the secret heap,
@@ -99,7 +83,8 @@ impl<A> ScopedAlloc<A> {
 
 // SAFETY: every block comes from one of two allocators that keep the contract (`A` by its own promise, the
 // secret heap by its), and goes back to the same one: `contains` is true exactly for the blocks of the secret
-// heap, whose addresses `A` cannot have, since they are reserved. Nothing here unwinds.
+// heap, whose addresses `A` cannot have, since they are reserved; and `is_special` is true for all of these, by
+// invariant 1 of `START` and since the heap is not larger than `MOST_SECRET_BYTES`. Nothing here unwinds.
 unsafe impl<A: GlobalAlloc> GlobalAlloc for ScopedAlloc<A> {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
@@ -122,7 +107,33 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for ScopedAlloc<A> {
 
     #[inline]
     unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        if RESERVED.contains(ptr) {
+        if is_special(ptr) {
+            // SAFETY: forwarded.
+            return unsafe { self.free_special(ptr, layout) };
+        }
+        // SAFETY: forwarded: not a block of the secret heap, so one of the inner allocator.
+        unsafe { self.inner.dealloc(ptr, layout) };
+    }
+
+    #[inline]
+    unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        if is_special(ptr) {
+            // SAFETY: forwarded.
+            return unsafe { self.resize_special(ptr, layout, new_size) };
+        }
+        // SAFETY: forwarded: not a block of the secret heap, so one of the inner allocator.
+        unsafe { self.inner.realloc(ptr, layout, new_size) }
+    }
+}
+
+impl<A: GlobalAlloc> ScopedAlloc<A> {
+    /// `dealloc` for a block of the secret heap, and for any in a scope.
+    ///
+    /// # Safety
+    /// - As for `GlobalAlloc::dealloc`.
+    #[inline(never)]
+    unsafe fn free_special(&self, ptr: *mut u8, layout: Layout) {
+        if SECRET.contains(ptr) {
             // SAFETY: the caller gives back, once and with its layout, a block of this heap.
             return unsafe { free(ptr, layout) };
         }
@@ -134,9 +145,13 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for ScopedAlloc<A> {
         unsafe { self.inner.dealloc(ptr, layout) };
     }
 
-    #[inline]
-    unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        if RESERVED.contains(ptr) {
+    /// `realloc` for a block of the secret heap, and for any in a scope.
+    ///
+    /// # Safety
+    /// - As for `GlobalAlloc::realloc`.
+    #[inline(never)]
+    unsafe fn resize_special(&self, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        if SECRET.contains(ptr) {
             // SAFETY: the caller gives, with its layout, a block of this heap.
             return unsafe { resize(ptr, layout, new_size) };
         }
@@ -147,9 +162,7 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for ScopedAlloc<A> {
         // SAFETY: forwarded.
         unsafe { self.inner.realloc(ptr, layout, new_size) }
     }
-}
 
-impl<A: GlobalAlloc> ScopedAlloc<A> {
     /// `realloc` for a block of the inner allocator in a scope: never in place, so that what it leaves is
     /// ours to wipe.
     ///
@@ -177,18 +190,26 @@ impl<A: GlobalAlloc> ScopedAlloc<A> {
 #[inline(never)]
 fn allocate(layout: Layout) -> *mut u8 {
     let Ok(block) = SECRET.allocate(layout) else { return ptr::null_mut() };
-    if RESERVED.len.load(Relaxed) == 0 {
-        RESERVED.note();
+    if START.load(Relaxed) == NOWHERE {
+        note_start();
     }
     scope::count_allocated();
     block.as_ptr()
+}
+
+/// Keeps invariant 1 of [`START`].
+#[cold]
+fn note_start() {
+    if let Some(range) = SECRET.addresses() {
+        START.store(range.start, Relaxed);
+    }
 }
 
 /// Gives a block of the secret heap back, and flushes it as the scope wants: see [`FreeFlush`].
 ///
 /// # Safety
 /// - As for `GlobalAlloc::dealloc`, and the block is one of the secret heap.
-#[inline(never)]
+#[inline]
 unsafe fn free(ptr: *mut u8, layout: Layout) {
     // SAFETY: a block is not null ("ptr is a block of memory currently allocated via this allocator").
     let block = unsafe { NonNull::new_unchecked(ptr) };
@@ -207,7 +228,7 @@ unsafe fn free(ptr: *mut u8, layout: Layout) {
 ///
 /// # Safety
 /// - As for `GlobalAlloc::realloc`, and the block is one of the secret heap.
-#[inline(never)]
+#[inline]
 unsafe fn resize(ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
     let flush = match scope::flush_for_free(usize::MAX) {
         FreeFlush::Now => Flush::Immediate,

@@ -22,6 +22,9 @@ use crate::{Backing, Error, Flush, Fork, Lock, Policy, wipe};
 /// One for each combination of backing, lock and fork.
 pub(crate) const NR_HEAPS: usize = 2 * 3 * 3;
 
+/// The most addresses that a heap of secrets reserves.
+pub(crate) const MOST_SECRET_BYTES: usize = 64 << 30;
+
 /// The heaps of the process. Nothing is reserved before the first allocation of a heap.
 pub(crate) const HEAPS: &[Heap; NR_HEAPS] = &heaps();
 
@@ -508,7 +511,7 @@ fn wanted(policy: Policy) -> Constraints {
     const GIB: usize = 1 << 30;
     let (usual, share_shift) = match policy.fork() {
         Fork::Inherit => (256 * GIB, 1),
-        Fork::Wipe | Fork::Exclude => (64 * GIB, 3),
+        Fork::Wipe | Fork::Exclude => (MOST_SECRET_BYTES, 3),
     };
     let most = os::address_space_limit().soft.map_or(usize::MAX, |limit| limit >> share_shift);
     if usual <= most {

@@ -72,7 +72,7 @@ mod tests;
 pub(crate) use facade::private::PrivateHeap;
 #[cfg(not(loom))]
 #[allow(unused_imports, reason = "for the layers above")]
-pub(crate) use facade::{HEAPS, Heap, NR_HEAPS, of};
+pub(crate) use facade::{HEAPS, Heap, MOST_SECRET_BYTES, NR_HEAPS, of};
 #[cfg(not(loom))]
 pub(crate) use isolated::{Slot, Stats as IsolatedStats, stats as isolated_stats};
 #[cfg(not(loom))]

@@ -36,5 +36,6 @@ pub use run::{Cover, Scope, ScopeBuilder, is_in_scope, scope, suspended, try_sco
 pub use spawn::spawn_scoped;
 pub use stats::{Registers, ScopeReport};
 pub(crate) use thread::{
-    FreeFlush, Place, count_allocated, count_freed, flush_for_free, outliving_blocks, owe_fence, place,
+    FreeFlush, Place, count_allocated, count_freed, flush_for_free, is_special, outliving_blocks, owe_fence,
+    place,
 };

@@ -11,7 +11,7 @@ use core::sync::atomic::{AtomicIsize, Ordering};
 
 use super::alternate::Alternate;
 use super::stack::{Size, Stack};
-use crate::heap;
+use crate::heap::{self, MOST_SECRET_BYTES};
 use crate::{Error, Flush, Policy, wipe};
 
 /// Where the thread is, as its allocator must know. In this order, so that one compare decides.
@@ -48,8 +48,10 @@ static OUTLIVING: AtomicIsize = AtomicIsize::new(0);
 /// 2. `current` is null, or the stack that runs now, which is not in the list and lives until it is left.
 /// 3. `outer_sp` is where the outer stack ends while `place` is `Covered`: below it nothing is in use.
 /// 4. `alternate` is null, or was made by `Box::into_raw` on this thread.
+/// 5. `special` is the largest size of the secret heap outside of scopes, and the largest number in them.
 pub(super) struct Here {
     place: Cell<Place>,
+    special: Cell<usize>,
     pub(super) outer_sp: Cell<*mut u8>,
     current: Cell<*const Stack>,
     idle: Cell<*mut Stack>,
@@ -103,6 +105,7 @@ thread_local! {
     static HERE: Here = const {
         Here {
             place: Cell::new(Place::Outside),
+            special: Cell::new(MOST_SECRET_BYTES),
             outer_sp: Cell::new(ptr::null_mut()),
             current: Cell::new(ptr::null()),
             idle: Cell::new(ptr::null_mut()),
@@ -188,6 +191,13 @@ pub(crate) fn outliving_blocks() -> usize {
     usize::try_from(OUTLIVING.load(Ordering::Relaxed)).unwrap_or(0)
 }
 
+/// Whether a block that starts this far above the start of the secret heap may have to be freed in another way
+/// than by the inner allocator: one thread-local read and one compare.
+#[inline(always)]
+pub(crate) fn is_special(offset: usize) -> bool {
+    HERE.with(|here| offset < here.special.get())
+}
+
 /// Stack and place to go back to.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Before {
@@ -209,14 +219,21 @@ impl Here {
         let before =
             Before { place: self.place.get(), outer_sp: self.outer_sp.get(), current: self.current.get() };
         self.current.set(current);
-        self.place.set(place);
+        self.set_place(place);
         before
+    }
+
+    /// Keeps invariant 5.
+    #[inline(always)]
+    fn set_place(&self, place: Place) {
+        self.place.set(place);
+        self.special.set(if place == Place::Outside { MOST_SECRET_BYTES } else { usize::MAX });
     }
 
     /// Goes back.
     #[inline]
     pub(super) fn back(&self, before: Before) {
-        self.place.set(before.place);
+        self.set_place(before.place);
         self.outer_sp.set(before.outer_sp);
         self.current.set(before.current);
     }
