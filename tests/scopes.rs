@@ -243,6 +243,15 @@ fn what_is_covered_can_be_chosen() {
 }
 
 #[test]
+fn the_report_shows_the_stacks() {
+    scope(|| ());
+    let scopes = report().scopes();
+    println!("{scopes}");
+    assert!(scopes.stacks >= 1 && scopes.locked_bytes >= 64 << 10, "{scopes:?}");
+    assert!(scopes.pinned_bytes >= 8 << 10 || scopes.not_pinned > 0, "{scopes:?}");
+}
+
+#[test]
 fn a_thread_inherits_no_scope() {
     let [inherited, scoped] = scope(|| {
         let inherited = suspended(|| thread::spawn(is_in_scope).join().unwrap());

@@ -66,8 +66,12 @@ impl Alternate {
     }
 
     fn furnish(&mut self, start: PageBytes, len: PageBytes) -> Result<(), Error> {
-        for hint in [Hint::DontDump, Hint::NoHugePage, Hint::Unmergeable, Hint::WipeOnFork] {
+        for hint in [Hint::NoHugePage, Hint::Unmergeable] {
             let _ = self.pages.hint(hint);
+        }
+        self.pages.hint(Hint::DontDump)?;
+        if self.pages.hint(Hint::WipeOnFork).is_err() {
+            self.pages.hint(Hint::DontFork)?;
         }
         self.pages.commit(start, len)?;
         self.pages.lock(start, len)?;

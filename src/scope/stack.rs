@@ -64,10 +64,12 @@ const MARK: u64 = 0x6f75_626c_6965_7474;
 /// 3. `[deep_start, end)` is readable, writable and locked.
 /// 4. `[base_window, end)` is pinned if `pin` is there, `[window, base_window)` if `deep_pin` is.
 /// 5. Without `tracked`, `deep_start == base_window`.
+/// 6. A forked child finds zeros in the window, or, if there is an `owner`, no window.
 pub(super) struct Stack {
     pages: Reservation,
     tracked: Option<Tracked>,
     tracking: Tracking,
+    owner: Option<u32>,
     deep_start: usize,
     base_window: usize,
     end: usize,
@@ -103,6 +105,7 @@ impl Stack {
             pages,
             tracked: None,
             tracking: Tracking::Yes,
+            owner: None,
             deep_start: end.get() - window.get(),
             base_window: end.get() - window.get(),
             end: end.get(),
@@ -145,12 +148,16 @@ impl Stack {
         }
         // After the mapping was replaced: hints belong to the mapping. Those that a kernel does not know
         // take nothing away that was promised.
-        for hint in [Hint::DontDump, Hint::NoHugePage, Hint::Unmergeable] {
+        for hint in [Hint::NoHugePage, Hint::Unmergeable] {
             let _ = self.pages.hint(hint);
         }
+        self.pages.hint(Hint::DontDump)?;
         let [from, len] = self.part(self.base_window, self.end);
         self.pages.commit(from, len)?;
-        let _ = self.pages.hint_part(from, len, Hint::WipeOnFork);
+        if self.pages.hint_part(from, len, Hint::WipeOnFork).is_err() {
+            self.pages.hint_part(from, len, Hint::DontFork)?;
+            self.owner = Some(os::process_id());
+        }
         self.pages.lock(guard, whole)?;
         // SAFETY: just committed: `end - MARK_BYTES` is a multiple of 64 inside the window.
         unsafe { self.at(self.end - MARK_BYTES).cast::<u64>().write(MARK) };
@@ -175,8 +182,11 @@ impl Stack {
     /// Whether this is still the process that made it: a forked child does not have its pages.
     #[inline]
     pub(super) fn is_here(&self) -> bool {
-        // SAFETY: the mark's page is readable (invariant 3) in a forked child too (`WipeOnFork`; without
-        // it, it is a copy). Volatile: fork is not known to the compiler.
+        if let Some(owner) = self.owner {
+            return owner == os::process_id();
+        }
+        // SAFETY: the mark's page is readable (invariant 3), in a forked child too (invariant 6). Volatile:
+        // fork is not known to the compiler.
         unsafe { self.at(self.end - MARK_BYTES).cast::<u64>().read_volatile() == MARK }
     }
 

@@ -14,8 +14,9 @@ use core::hint::black_box;
 use core::mem::MaybeUninit;
 
 use super::stack::{Size, Stack};
-use super::{Cover, Scope, enter, is_in_scope, scope, suspended};
-use crate::Flush;
+use super::{Cover, Scope, ScopeReport, enter, is_in_scope, scope, suspended};
+use crate::os::{Call, Errno, fake};
+use crate::{Error, Flush, Operation};
 
 const SIZE: Size = Size { stack_bytes: 64 << 10, window_bytes: 8 << 10 };
 
@@ -119,6 +120,43 @@ fn the_window_shrinks_when_the_depth_is_not_used_any_more() {
     unsafe { stack.clean(Flush::Off) };
     assert_eq!(dirty_bytes(&stack), 0);
     assert!(stack.window_bytes() > 50_000);
+    stack.release();
+}
+
+/// Whatever call fails while a stack is made, it works or the promised error comes, and none is lost.
+#[test]
+fn any_call_may_fail_while_a_stack_is_made() {
+    let mut made = 0;
+    let mut refused = 0;
+    let calls = fake::every_call_in_turn(Errno::NOMEM, |_| match Stack::new(SIZE) {
+        Ok(stack) => {
+            made += 1;
+            on_stack(&stack, || hole(40_000));
+            unsafe { stack.clean(Flush::Immediate) };
+            assert_eq!(dirty_bytes(&stack), 0);
+            stack.release();
+        }
+        Err(_) => refused += 1,
+    });
+    assert!(calls > 5, "{calls} calls");
+    assert!(made > 1 && refused > 1, "{made} made, {refused} refused");
+}
+
+#[test]
+fn a_stack_that_cannot_be_locked_is_refused() {
+    let _fault = fake::fail_always(Call::Lock, Errno::NOMEM);
+    assert!(matches!(
+        Stack::new(SIZE),
+        Err(Error::LockLimit { needed_bytes: 65_536, .. } | Error::Os { operation: Operation::Lock, .. })
+    ));
+}
+
+#[test]
+fn a_stack_without_pins_is_locked_and_says_so() {
+    let before = ScopeReport::now().not_pinned;
+    let _fault = fake::fail_always(Call::RingRegister, Errno::NOMEM);
+    let stack = Stack::new(SIZE).unwrap();
+    assert!(ScopeReport::now().not_pinned > before);
     stack.release();
 }
 
