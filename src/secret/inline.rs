@@ -27,6 +27,9 @@ use core::sync::atomic::{
 ///
 /// * All-zero bytes are a valid value of the type: it is sound to read, to use and to drop a value that
 ///   turned to zeros since it was last looked at. (A forked child, `purge()` and `zeroize` do that.)
+/// * So is every part of it that a reference can lead to: `purge()` in another thread may come while a reference
+///   into the value is in use. An enum whose payload is never zero does not qualify, even if zeros are another
+///   variant of it: `enum E { Empty, Key(NonZeroU64) }` may turn to zeros under a `&NonZeroU64`.
 ///
 /// A second promise is not needed for soundness, but secrecy rests on it: the value holds no secret in
 /// memory outside itself.
