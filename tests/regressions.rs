@@ -247,3 +247,23 @@ fn a_process_that_locks_all_future_memory_gets_a_whole_heap() {
     });
     assert_eq!(status, 0);
 }
+
+/// What was written to a block after its slab had been given back was handed out with the next block.
+#[test]
+fn a_write_after_the_slab_was_given_back_is_seen() {
+    static HEAP: Oubliette = Oubliette::with_policy(Policy::PROGRAM.with_lock(Lock::Off));
+    for is_criminal in [false, true] {
+        let status = forked(|| {
+            let blocks = [(); 500].map(|()| unsafe { HEAP.alloc(layout(2000)) });
+            blocks.into_iter().for_each(|block| unsafe { HEAP.dealloc(block, layout(2000)) });
+            oubliette::trim();
+            if is_criminal {
+                blocks.into_iter().for_each(|block| unsafe { block.write(7) });
+            }
+            for _ in 0..500 {
+                assert_eq!(unsafe { HEAP.alloc_zeroed(layout(2000)).read() }, 0);
+            }
+        });
+        assert_eq!(status, if is_criminal { libc::SIGABRT } else { 0 });
+    }
+}

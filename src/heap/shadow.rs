@@ -6,7 +6,7 @@
 //! | byte | meaning |
 //! |---|---|
 //! | 0x00 | no block starts here, or its slot was never used since the slab was made |
-//! | 0x01 | a free slot that was used before |
+//! | 0x01 | a free slot that was used before, in this slab or one that its unit was earlier |
 //! | 0x02..=0x7f | not at the start of a slot: seven bits of a long slack, plus 2 |
 //! | 0x80..=0xf7 | a live block with a slack of `byte - 0x80` |
 //! | 0xf8 | a live block whose slack stands in the three following bytes |

@@ -136,11 +136,16 @@ impl<'a> Local<'a> {
         }
         let shape = &CLASSES[class];
         let bits = tables.free_bits(unit);
+        let is_second_hand = tables.header(unit).is_second_hand.load(Ordering::Relaxed) != 0;
         for i in 0..shape.nr_slots {
             let granule = unit.granule((shape.first_bytes + i * shape.slot_bytes) as usize);
             let (word, mask) = granule.bit();
             let cell = &bits[word];
             cell.store(cell.load(Ordering::Relaxed) | mask, Ordering::Relaxed);
+            if is_second_hand {
+                // Checked at its first use: it may have been written to since the unit was given back.
+                tables.shadow(granule).store(shadow::FREED, Ordering::Relaxed);
+            }
         }
         let header = tables.header(unit);
         header.generation.store(self.shared.generation(), Ordering::Relaxed);

@@ -115,7 +115,9 @@ pub(crate) struct Header {
     /// Not 0 if other threads freed blocks of this slab and remember lines of them that are not written back
     /// yet. Set by any thread before it sends the block home.
     pub(crate) lines_elsewhere: AtomicU32,
-    _rest: [u32; 5],
+    /// Not 0 if it was a slab before: somebody may still write through a pointer from then.
+    pub(crate) is_second_hand: AtomicU32,
+    _rest: [u32; 4],
 }
 
 const _: () = assert!(size_of::<Header>() == HEADER_BYTES);

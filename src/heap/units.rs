@@ -225,6 +225,7 @@ impl Shared {
         let header = self.tables.header(unit);
         let is_own = self.is_of_this_process(&header.generation);
         header.owner_class.store(0, Ordering::Relaxed);
+        header.is_second_hand.store(1, Ordering::Relaxed);
         let pin = header.pin.swap(0, Ordering::Relaxed);
         if let Some(bits) = NonZeroU64::new(pin) {
             // A pin that a parent process made is no pin here, and its table says so.
