@@ -63,6 +63,7 @@ fn child() {
         Ok("fork") => fork(),
         Ok("fork inside") => fork_inside(),
         Ok("limit") => limit(),
+        Ok("outlive") => outlive(),
         Ok("panic") => panic_with_backtrace(),
         Ok("exit inside") => scope(|| -> () {
             let text = String::from("still here");
@@ -220,15 +221,24 @@ fn a_panic_with_a_backtrace_leaves_little_in_the_secret_heap() {
     assert!(message(&output).contains("stack backtrace"), "{output:?}");
 }
 
-#[test]
-fn blocks_that_outlive_their_scope_are_counted() {
-    let before = ALLOC.outliving_blocks();
+/// Exact only while no other thread is in a scope, so in a process of its own.
+fn outlive() {
+    scope(|| ());
+    assert_eq!(ALLOC.outliving_blocks(), 0);
     let mut kept = Vec::new();
     scope(|| kept.extend_from_slice(&[1_u8; 100]));
-    assert!(ALLOC.outliving_blocks() > before);
+    assert_eq!(ALLOC.outliving_blocks(), 1);
     // Grows outside, in the secret heap, and goes home from another thread.
     kept.extend_from_slice(&[2; 10_000]);
+    assert_eq!(ALLOC.outliving_blocks(), 1);
     thread::spawn(move || drop(kept)).join().unwrap();
+    assert_eq!(ALLOC.outliving_blocks(), 0);
+}
+
+#[test]
+fn blocks_that_outlive_their_scope_are_counted() {
+    let output = run("outlive");
+    assert!(output.status.success(), "{output:?}");
 }
 
 #[test]
