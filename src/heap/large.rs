@@ -141,9 +141,9 @@ impl Shared {
         let mut run = Run { number: self.take_run(class, run_units)?, class, bytes };
         if layout.align() > GUARD_BYTES && self.is_crowded(run) {
             // Its guard would be in the wrong place.
-            let crowded = run;
-            run.number = self.take_fresh_run(class, run_units)?;
-            self.give_run(crowded);
+            let fresh = self.take_fresh_run(class, run_units);
+            self.give_run(run);
+            run.number = fresh?;
         }
         match self.open_block(run, layout) {
             // Pages that are kept count against the limits, too.
