@@ -36,17 +36,18 @@ struct Parcel {
 #[test]
 fn blocks_pass_between_threads() {
     static HEAP: Oubliette = Oubliette::new();
-    pass_blocks(&HEAP);
+    static MAILBOXES: [Mailbox<Parcel>; THREADS] = mailboxes();
+    pass_blocks(&HEAP, &MAILBOXES);
 }
 
 #[test]
 fn pinned_blocks_pass_between_threads() {
     static HEAP: Oubliette = Oubliette::with_policy(Policy::PROGRAM.with_backing(Backing::Auto));
-    pass_blocks(&HEAP);
+    static MAILBOXES: [Mailbox<Parcel>; THREADS] = mailboxes();
+    pass_blocks(&HEAP, &MAILBOXES);
 }
 
-fn pass_blocks(heap: &'static Oubliette) {
-    let mailboxes = mailboxes();
+fn pass_blocks(heap: &'static Oubliette, mailboxes: Mailboxes<Parcel>) {
     let end = Instant::now() + duration();
     let threads: Vec<_> = (0..THREADS)
         .map(|number| {
@@ -135,7 +136,8 @@ fn secrets_pass_between_threads() {
         return not_set_up("RLIMIT_MEMLOCK leaves less than 7 MiB");
     }
     let end = Instant::now() + duration();
-    let mailboxes: Mailboxes<(u8, SecretBox<[u8; 32]>)> = mailboxes();
+    static MAILBOXES: [Mailbox<(u8, SecretBox<[u8; 32]>)>; THREADS] = mailboxes();
+    let mailboxes = &MAILBOXES;
     let threads: Vec<_> = (0..THREADS)
         .map(|number| {
             std::thread::spawn(move || {
@@ -167,12 +169,11 @@ fn not_set_up(why: &str) {
     let _ = writeln!(std::io::stderr(), "skipped: {why}");
 }
 
-type Mailboxes<T> = &'static [Mailbox<T>];
+type Mailboxes<T> = &'static [Mailbox<T>; THREADS];
 
-/// A mailbox for each thread, for the rest of the process.
-fn mailboxes<T>() -> Mailboxes<T> {
-    let empty = |_| Mailbox { is_taken: AtomicBool::new(false), content: UnsafeCell::new(Vec::new()) };
-    Vec::leak((0..THREADS).map(empty).collect())
+/// A mailbox for each thread.
+const fn mailboxes<T>() -> [Mailbox<T>; THREADS] {
+    [const { Mailbox { is_taken: AtomicBool::new(false), content: UnsafeCell::new(Vec::new()) } }; THREADS]
 }
 
 /// What was sent to a thread, behind a lock made of one atomic: it gives the happens-before that passing a
