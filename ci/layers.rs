@@ -1,7 +1,7 @@
 //! Checks the rules of the tree that the compiler does not know. Run by `ci/layers`.
 //!
 //! ```text
-//! global/ -> scope/ -> secret/  ->  exit/ -> heap/  ->  pages/  ->  os/  wipe/  ->  sync  error  policy
+//! global/ -> scope/ -> secret/ guarded/  ->  exit/ -> heap/  ->  pages/  ->  os/  wipe/  ->  sync  error  policy
 //! dma/                          ->  pages/
 //! ```
 //! 1. A module names only layers below its own.
@@ -32,6 +32,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("heap", &["error", "policy", "sync", "os", "wipe", "pages"]),
     ("exit", &["error", "policy", "sync", "os", "wipe", "pages", "heap"]),
     ("report", &["error", "policy", "sync", "os", "wipe", "pages", "heap", "exit", "secret", "scope"]),
+    ("guarded", &["error", "policy", "sync", "os", "wipe", "pages", "heap", "exit"]),
     ("secret", &["error", "policy", "sync", "os", "wipe", "pages", "heap", "exit"]),
     ("scope", &["error", "policy", "sync", "os", "wipe", "pages", "heap", "exit", "secret"]),
     ("global", &["error", "policy", "sync", "os", "wipe", "pages", "heap", "exit", "secret", "scope"]),

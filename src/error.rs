@@ -55,6 +55,8 @@ pub enum Error {
     MappingLimit,
     /// The secret stayed with the process that made it: this one is a child made by `fork(2)`.
     LeftBehind,
+    /// The kernel refused a hint ([`GuardedPages::advise`](crate::GuardedPages::advise)).
+    Refused(Refusal),
     /// More threads use the heap at once than it has places for.
     TooManyThreads {
         /// Places for threads.
@@ -71,6 +73,37 @@ pub enum Error {
     },
 }
 
+/// Why the kernel refused a hint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// The memory is locked, and this hint is not for locked memory.
+    Locked,
+    /// Nothing there is as long, or aligned, as a huge page.
+    NoHugePageFits,
+    /// Pages are pinned or in use and cannot be moved.
+    CannotMove,
+    /// There is no memory for it, or no huge page.
+    NoMemory,
+    /// This kernel does not know the hint, or was built without what it asks for.
+    Unknown,
+    /// Anything else, with the `errno` that the system gave.
+    Other(i32),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Locked => "the memory is locked",
+            Self::NoHugePageFits => "no huge page fits there",
+            Self::CannotMove => "its pages are pinned or in use",
+            Self::NoMemory => "no memory, or no huge page, is free for it",
+            Self::Unknown => "this kernel does not know it, or was built without it",
+            Self::Other(errno) => return write!(f, "errno {errno}"),
+        })
+    }
+}
+
 impl Error {
     /// The step that failed.
     #[must_use]
@@ -78,6 +111,7 @@ impl Error {
         match self {
             Self::LockLimit { .. } => Operation::Lock,
             Self::AddressSpace { .. } => Operation::Reserve,
+            Self::Refused(_) => Operation::Advise,
             Self::MappingLimit | Self::LeftBehind => Operation::Protect,
             Self::HeapFull { .. } | Self::TooManyThreads { .. } | Self::TooLarge => Operation::Allocate,
             Self::Os { operation, .. } => operation,
@@ -125,6 +159,7 @@ impl fmt::Display for Error {
             Self::LeftBehind => {
                 f.write_str("the secret stayed in the process that made it; a forked child has only zeros")
             }
+            Self::Refused(refusal) => write!(f, "the kernel refused the hint: {refusal}"),
             Self::TooManyThreads { limit } => {
                 write!(f, "more than {limit} threads use this heap at once")
             }

@@ -96,6 +96,8 @@ mod report;
 #[cfg(not(loom))]
 mod exit;
 #[cfg(not(loom))]
+mod guarded;
+#[cfg(not(loom))]
 mod secret;
 
 #[cfg(all(
@@ -116,7 +118,7 @@ pub mod fuzzing;
 #[cfg(test)]
 mod testing;
 
-pub use error::{Error, Operation};
+pub use error::{Error, Operation, Refusal};
 #[cfg(not(loom))]
 pub use exit::{WipeAtEnd, set_wipe_at_end};
 #[cfg(not(loom))]
@@ -129,6 +131,9 @@ pub use global::Oubliette;
 pub use global::ScopedAlloc;
 #[cfg(all(feature = "allocator-api2", not(loom)))]
 pub use global::SecretAlloc;
+#[cfg(not(loom))]
+pub use guarded::{Advice, Contents, GuardedPages, Ordinary, Secret};
+pub use pages::Placement;
 pub use policy::{Backing, Flush, Fork, Lock, Policy};
 #[cfg(not(loom))]
 pub use report::{HeapReport, IsolatedReport, LockLimit, Report, StepsDown, report};

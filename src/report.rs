@@ -4,6 +4,7 @@ use core::fmt;
 
 use crate::heap::{HEAPS, IsolatedStats, NR_HEAPS, PENDING_LINES, Stats, isolated_stats};
 use crate::os::{self, Support};
+use crate::pages;
 #[cfg(all(
     target_os = "linux",
     any(target_arch = "x86_64", target_arch = "aarch64"),
@@ -128,13 +129,26 @@ pub struct IsolatedReport {
     /// Secrets that could not be wiped when they were dropped, since the kernel gave no access to them: sealed,
     /// and wiped when the process ends.
     pub leaked: usize,
+    /// Secret runs of pages alive ([`GuardedPages`](crate::GuardedPages)), leaked ones included.
+    pub runs: usize,
+    /// Bytes of their pages.
+    pub run_bytes: usize,
+    /// Runs leaked on purpose ([`GuardedPages::leak`](crate::GuardedPages::leak)).
+    pub leaked_runs: usize,
+    /// Bytes of their pages.
+    pub leaked_run_bytes: usize,
     /// Where they are less than they could be.
     pub steps_down: StepsDown,
 }
 
 impl IsolatedReport {
     fn new(stats: &IsolatedStats) -> Self {
+        let runs = pages::run_stats();
         Self {
+            runs: runs.runs,
+            run_bytes: runs.bytes,
+            leaked_runs: runs.leaked_runs,
+            leaked_run_bytes: runs.leaked_bytes,
             reserved_bytes: stats.reserved_bytes,
             records_reserved_bytes: stats.records_reserved_bytes,
             live: stats.live,
@@ -301,7 +315,7 @@ impl fmt::Display for Report {
         for heap in self.heaps() {
             write!(f, "{heap}")?;
         }
-        if self.isolated.reserved_bytes != 0 {
+        if self.isolated.reserved_bytes != 0 || self.isolated.runs != 0 {
             write!(f, "{}", self.isolated)?;
         } else if self.heaps().next().is_none() {
             writeln!(f, "no heap in use")?;
@@ -376,6 +390,11 @@ impl fmt::Display for IsolatedReport {
             f,
             "  secrets: live {} ({} bytes), leaked {}, ready {}",
             self.live, self.live_bytes, self.leaked, self.ready
+        )?;
+        writeln!(
+            f,
+            "  runs:    {} ({} bytes), leaked {} ({} bytes)",
+            self.runs, self.run_bytes, self.leaked_runs, self.leaked_run_bytes
         )?;
         write!(f, "{}", self.steps_down)
     }

@@ -40,6 +40,7 @@ pub(crate) fn purge_all() {
         }
     }
     super::isolated::purge();
+    crate::pages::purge_runs();
     wipe::fence();
 }
 

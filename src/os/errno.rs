@@ -13,6 +13,8 @@ impl Errno {
     pub(crate) const AGAIN: Self = Self(libc::EAGAIN);
     /// Not an open descriptor.
     pub(crate) const BADF: Self = Self(libc::EBADF);
+    /// In use: for `msync`, locked.
+    pub(crate) const BUSY: Self = Self(libc::EBUSY);
     /// Something is there already.
     pub(crate) const EXIST: Self = Self(libc::EEXIST);
     /// Interrupted by a signal.

@@ -159,12 +159,13 @@ pub(crate) unsafe fn unlock(ptr: NonNull<u8>, len: usize) -> Result<()> {
 
 /// Tells the kernel how to treat a range from now on.
 ///
-/// - Result: `INVAL` or `NOSYS` where the system does not know the hint.
-/// - Contents: kept.
+/// - Result: `INVAL` or `NOSYS` where the system does not know the hint, or not for such memory.
+/// - Contents: kept; after `Hint::Free` each page may turn to zeros until it is written to.
 ///
 /// # Safety
 ///
 /// - The whole range came from [`reserve`] and was not released.
+/// - No reference into it is used across `Hint::Free`.
 pub(crate) unsafe fn advise(ptr: NonNull<u8>, len: usize, hint: Hint) -> Result<()> {
     fake::gate(Call::Advise)?;
     // SAFETY: forwarded: the caller promises the same.
@@ -199,6 +200,19 @@ pub(crate) unsafe fn resident(ptr: NonNull<u8>, len: usize, out: &mut [u8]) -> R
     fake::gate(Call::Resident)?;
     // SAFETY: forwarded: the caller promises the same.
     unsafe { backend::resident(ptr, len, out) }
+}
+
+/// Whether any page of a range is locked, as the system knows it.
+///
+/// - Result: `NOSYS` where the system does not tell.
+///
+/// # Safety
+///
+/// - The whole range came from [`reserve`] and was not released.
+pub(crate) unsafe fn is_locked(ptr: NonNull<u8>, len: usize) -> Result<bool> {
+    fake::gate(Call::Resident)?;
+    // SAFETY: forwarded: the caller promises the same.
+    unsafe { backend::is_locked(ptr, len) }
 }
 
 /// Fills `out` with random bytes from the kernel, in place. Waits until the kernel's generator is seeded.

@@ -26,12 +26,34 @@ pub(crate) enum Hint {
     NoHugePage,
     /// Never merge equal pages with those of other processes (KSM).
     Unmergeable,
-    /// Allow huge pages again.
-    #[cfg(test)]
+    /// Huge pages where they fit.
     HugePage,
-    /// Move the range into huge pages now: the control that shows whether a page can be moved.
-    #[cfg(test)]
+    /// Move the range into huge pages now.
     Collapse,
+    /// It will be used soon.
+    WillNeed,
+    /// It will be used from start to end.
+    Sequential,
+    /// It will be used in no order.
+    Random,
+    /// It will not be used for a while: first to go when memory is short.
+    Cold,
+    /// Write it to swap now.
+    PageOut,
+    /// The kernel may take the pages back, contents and all, until they are written to again.
+    Free,
+    /// Fault every page in, to be read.
+    PopulateRead,
+    /// Fault every page in, to be written.
+    PopulateWrite,
+    /// Undoes `DontDump`.
+    DoDump,
+    /// Undoes `DontFork`.
+    DoFork,
+    /// Undoes `WipeOnFork`.
+    KeepOnFork,
+    /// Merge equal pages with those of other processes.
+    Mergeable,
 }
 
 /// Whether a range is locked, for primitives that work differently then.

@@ -29,6 +29,16 @@ pub(crate) struct Hints {
     pub(crate) no_merge: Measure,
 }
 
+impl Hints {
+    /// None was given.
+    pub(crate) const NONE: Self = Self {
+        no_dump: Measure::NotWanted,
+        fork: Fork::Inherit,
+        no_huge_page: Measure::NotWanted,
+        no_merge: Measure::NotWanted,
+    };
+}
+
 impl Reservation {
     /// Gives the kernel every hint that the policy for children, and this crate, ask for. A hint that the
     /// system does not know is noted in the result, unless a child would then find secrets: that, and any

@@ -3,15 +3,17 @@
 //! allocator callbacks.
 
 mod bytes;
-// Guarded runs are what `IsolatedBox` and the public `GuardedPages` will be made of.
-#[cfg_attr(not(test), expect(dead_code, reason = "waits for its first user"))]
-mod guarded;
 mod hints;
 pub(crate) mod layout;
 mod pins;
+mod registry;
 mod reservation;
+mod run;
 mod slot_map;
 
 pub(crate) use bytes::PageBytes;
 pub(crate) use pins::{PinId, Pins, pins};
+pub(crate) use registry::{Registered, purge as purge_runs, stats as run_stats};
 pub(crate) use reservation::{GuardKind, Reservation};
+pub use run::Placement;
+pub(crate) use run::{GuardedRun, Kind};

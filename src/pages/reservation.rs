@@ -55,6 +55,20 @@ impl Reservation {
         Self::new_aligned(wanted, least, PageBytes::one())
     }
 
+    /// Reserves exactly these addresses, if none is in use.
+    pub(crate) fn new_at(start: usize, size: PageBytes) -> Result<Self, Error> {
+        let refused = || failed(Operation::Reserve, Errno::INVAL, size);
+        let base = NonNull::new(core::ptr::with_exposed_provenance_mut(start)).ok_or_else(refused)?;
+        if start & os::page_size().wrapping_sub(1) != 0 || size == PageBytes::ZERO {
+            return Err(refused());
+        }
+        os::reserve_at(base, size.get()).map_err(|errno| failed(Operation::Reserve, errno, size))?;
+        // Under mlockall(MCL_FUTURE): as in `try_aligned`.
+        // SAFETY: just reserved.
+        let _ = unsafe { os::unlock(base, size.get()) };
+        Ok(Self { base, len: size })
+    }
+
     /// The same at a multiple of `align`, a power of two.
     pub(crate) fn new_aligned(wanted: PageBytes, least: PageBytes, align: PageBytes) -> Result<Self, Error> {
         let mut size = wanted;

@@ -2,7 +2,7 @@
 
 use std::io::Read as _;
 
-use oubliette::{Error, IsolatedBox, purge, report};
+use oubliette::{Error, GuardedPages, IsolatedBox, Secret, purge, report};
 
 use super::support::child::{self, Role};
 use super::support::fork::{ChildEnd, in_child};
@@ -22,6 +22,7 @@ pub(super) const ROLES: &[Role] = &[
     ("address_limit", |_| address_limit()),
     ("ends", ends),
     ("purges", |_| purges()),
+    ("runs", |_| runs()),
     ("purge_beside_threads", |_| purge_beside_threads()),
     ("faults", |_| faults()),
     ("lost_pins", |_| lost_pins()),
@@ -247,6 +248,7 @@ fn ends(how: &str) {
     std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
     let secret = || IsolatedBox::<Key>::new_with(|key| pattern::fill(key, KEY)).unwrap();
     core::mem::forget(secret());
+    pattern::fill(GuardedPages::<Secret>::new(32).unwrap().leak(), KEY);
     let kept = secret();
     let _open = kept.open().unwrap();
     let (ready, is_ready) = std::sync::mpsc::channel();
@@ -293,6 +295,26 @@ fn purges() {
     assert!(secrets.last().unwrap().open().unwrap() == [2; 32]);
     drop(secrets);
     purge();
+}
+
+#[test]
+fn runs_of_pages_are_purged_and_a_leaked_one_is_reported() {
+    child::run("runs", "").assert_success();
+}
+
+fn runs() {
+    let mut kept = GuardedPages::<Secret>::new(100).unwrap();
+    kept.fill(7);
+    let mut lost = GuardedPages::<Secret>::new(5000).unwrap();
+    lost.fill(7);
+    let lost = lost.leak();
+    let isolated = *report().isolated();
+    assert_eq!((isolated.runs, isolated.leaked_runs, isolated.leaked_run_bytes), (2, 1, 8192));
+    purge();
+    assert!(kept.iter().chain(lost.iter()).all(|&byte| byte == 0));
+    kept.fill(8);
+    drop(kept);
+    assert_eq!(report().isolated().runs, 1);
 }
 
 #[test]

@@ -16,7 +16,7 @@ const PIDFD_SELF_THREAD: libc::c_int = -10_000;
 const BATCH: usize = 64;
 
 /// `madvise`, madvise(2). Since: DONTDUMP 3.4, DONTFORK 2.6.16, WIPEONFORK 4.14, NOHUGEPAGE 2.6.38,
-/// UNMERGEABLE 2.6.32, COLLAPSE 6.1.
+/// UNMERGEABLE 2.6.32, FREE 4.5, COLD and PAGEOUT 5.4, POPULATE 5.14, COLLAPSE 6.1.
 ///
 /// # Safety
 ///
@@ -28,13 +28,23 @@ pub(in crate::os) unsafe fn advise(ptr: NonNull<u8>, len: usize, hint: Hint) -> 
         Hint::WipeOnFork => libc::MADV_WIPEONFORK,
         Hint::NoHugePage => libc::MADV_NOHUGEPAGE,
         Hint::Unmergeable => libc::MADV_UNMERGEABLE,
-        #[cfg(test)]
         Hint::HugePage => libc::MADV_HUGEPAGE,
-        #[cfg(test)]
         Hint::Collapse => libc::MADV_COLLAPSE,
+        Hint::WillNeed => libc::MADV_WILLNEED,
+        Hint::Sequential => libc::MADV_SEQUENTIAL,
+        Hint::Random => libc::MADV_RANDOM,
+        Hint::Cold => libc::MADV_COLD,
+        Hint::PageOut => libc::MADV_PAGEOUT,
+        Hint::Free => libc::MADV_FREE,
+        Hint::PopulateRead => libc::MADV_POPULATE_READ,
+        Hint::PopulateWrite => libc::MADV_POPULATE_WRITE,
+        Hint::DoDump => libc::MADV_DODUMP,
+        Hint::DoFork => libc::MADV_DOFORK,
+        Hint::KeepOnFork => libc::MADV_KEEPONFORK,
+        Hint::Mergeable => libc::MADV_MERGEABLE,
     };
-    // SAFETY: none of these hints changes the contents in this process (madvise(2)), and the caller
-    // promises that the range is its own.
+    // SAFETY: none of these hints but `Free` changes the contents in this process (madvise(2)), and the caller
+    // promises that the range is its own and that it does not use a reference across `Free`.
     unsafe { madvise(ptr, len, advice) }
 }
 
@@ -156,6 +166,22 @@ pub(in crate::os) unsafe fn discard(ptr: NonNull<u8>, len: usize, state: LockSta
 pub(super) unsafe fn dontneed_locked(ptr: NonNull<u8>, len: usize) -> Result<()> {
     // SAFETY: the caller promises that the range is its own and that no reference is used across.
     unsafe { madvise(ptr, len, MADV_DONTNEED_LOCKED) }
+}
+
+/// `msync(MS_ASYNC | MS_INVALIDATE)`, msync(2): `EBUSY` says that a lock exists in the range; on anonymous
+/// memory it does nothing else.
+///
+/// # Safety
+///
+/// As for `os::is_locked`.
+pub(in crate::os) unsafe fn is_locked(ptr: NonNull<u8>, len: usize) -> Result<bool> {
+    // SAFETY: the range is the caller's own anonymous memory, of which nothing is written back or dropped.
+    let code = unsafe { libc::msync(ptr.as_ptr().cast(), len, libc::MS_ASYNC | libc::MS_INVALIDATE) };
+    match check(code.into()) {
+        Ok(()) => Ok(false),
+        Err(Errno::BUSY) => Ok(true),
+        Err(errno) => Err(errno),
+    }
 }
 
 /// `mincore`, mincore(2).

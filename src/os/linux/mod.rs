@@ -19,7 +19,7 @@ pub(crate) mod signal;
 pub(super) mod stacks;
 
 pub(super) use abort::{abort_with, preserve_errno};
-pub(super) use advise::{advise, discard, install_guards, resident};
+pub(super) use advise::{advise, discard, install_guards, is_locked, resident};
 pub(super) use limits::{
     address_space_limit, locked_bytes, may_exceed_memlock_limit, memlock_limit, page_size,
 };

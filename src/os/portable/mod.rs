@@ -56,6 +56,15 @@ pub(super) unsafe fn discard(ptr: NonNull<u8>, len: usize, _state: LockState) ->
 }
 
 /// There is no way that all systems have.
+///
+/// # Safety
+///
+/// None needed.
+pub(super) const unsafe fn is_locked(_ptr: NonNull<u8>, _len: usize) -> Result<bool> {
+    Err(Errno::NOSYS)
+}
+
+/// There is no way that all systems have.
 pub(super) const fn reserve_at(_ptr: NonNull<u8>, _len: usize) -> Result<()> {
     Err(Errno::NOSYS)
 }

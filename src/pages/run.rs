@@ -11,7 +11,7 @@ use core::slice;
 use super::hints::{Hints, Measure};
 use super::layout::{RunConstraints, RunLayout, guarded_run};
 use super::{GuardKind, PageBytes, PinId, Reservation, pins};
-use crate::os::{self, Errno};
+use crate::os::{self, Errno, Hint, LockState};
 use crate::{Backing, Error, Flush, Fork, Lock, Policy, wipe};
 
 /// One block of zeros on locked pages of its own. It ends as close to the guard behind it as its alignment
@@ -25,14 +25,46 @@ use crate::{Backing, Error, Flush, Fork, Lock, Policy, wipe};
 ///    wrote out of bounds. `[block_start, block_start + block_bytes)` is lent out as `&self` or `&mut self` says.
 /// 3. `pin`, if there is one, pins `[data_start, data_end)`.
 #[derive(Debug)]
-pub(crate) struct GuardedPages {
+pub(crate) struct GuardedRun {
     range: ManuallyDrop<Reservation>,
     layout: RunLayout,
     block_bytes: usize,
-    policy: Policy,
+    kind: Kind,
     owner: u32,
     pin: Option<PinId>,
     protection: Protection,
+}
+
+/// Where a run lies, compared with where it was wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Placement {
+    /// No address was asked for.
+    Anywhere,
+    /// At the address that was asked for.
+    Granted,
+    /// Somewhere else: what was asked for is in use, or no place for such a run.
+    Elsewhere,
+}
+
+/// What a run is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Secrets: hinted, locked and pinned as the policy says, wiped at the end.
+    Secret(Policy),
+    /// Anything else: guarded, and otherwise as the kernel makes it.
+    Ordinary,
+}
+
+impl Kind {
+    /// How it is to be kept.
+    const fn policy(self) -> Policy {
+        const ORDINARY: Policy =
+            Policy::PROGRAM.with_lock(Lock::Off).with_fork(Fork::Inherit).with_flush(Flush::Off);
+        match self {
+            Self::Secret(policy) => policy,
+            Self::Ordinary => ORDINARY,
+        }
+    }
 }
 
 /// What a guarded run got of what its policy asks for.
@@ -48,12 +80,22 @@ pub(crate) struct Protection {
     pub(crate) hints: Hints,
 }
 
-impl GuardedPages {
+impl GuardedRun {
     /// Maps a run for a block of this size and alignment, all zero.
     ///
     /// Fails where the policy is not met: [`Lock::Required`] and it cannot be locked, no addresses, no memory.
     /// What may be missing without an error is told by [`protection`](Self::protection).
-    pub(crate) fn new(block: Layout, policy: Policy) -> Result<Self, Error> {
+    #[cfg(test)]
+    pub(crate) fn new(block: Layout, kind: Kind) -> Result<Self, Error> {
+        Self::new_near(block, kind, None).map(|(run, _)| run)
+    }
+
+    /// The same with the data on these pages, if nothing else is there. Tells whether it is.
+    pub(crate) fn new_near(
+        block: Layout,
+        kind: Kind,
+        near: Option<usize>,
+    ) -> Result<(Self, Placement), Error> {
         let constraints = RunConstraints {
             block_bytes: block.size(),
             block_align: block.align(),
@@ -62,17 +104,27 @@ impl GuardedPages {
         let layout = guarded_run(constraints).ok_or(Error::TooLarge)?;
         let total = PageBytes::round_down(layout.total);
         let align = PageBytes::round_down(layout.base_align);
-        let range = Reservation::new_aligned(total, total, align)?;
-        match protect(&range, layout, policy) {
-            Ok((protection, pin)) => Ok(Self {
-                range: ManuallyDrop::new(range),
-                layout,
-                block_bytes: block.size(),
-                policy,
-                owner: os::process_id(),
-                pin,
-                protection,
-            }),
+        let wish = near.map(|near| PageBytes::round_down(near).get().checked_sub(layout.data_start));
+        let wish = wish.map(|start| start.filter(|start| start & align.get().wrapping_sub(1) == 0));
+        let granted = wish.map(|start| start.and_then(|start| Reservation::new_at(start, total).ok()));
+        let (range, placement) = match granted {
+            Some(Some(range)) => (range, Placement::Granted),
+            Some(None) => (Reservation::new_aligned(total, total, align)?, Placement::Elsewhere),
+            None => (Reservation::new_aligned(total, total, align)?, Placement::Anywhere),
+        };
+        match protect(&range, layout, kind) {
+            Ok((protection, pin)) => {
+                let run = Self {
+                    range: ManuallyDrop::new(range),
+                    layout,
+                    block_bytes: block.size(),
+                    kind,
+                    owner: os::process_id(),
+                    pin,
+                    protection,
+                };
+                Ok((run, placement))
+            }
             Err(error) => {
                 // SAFETY: reserved above, not pinned since pinning comes last and cannot fail, and nothing
                 // knows its addresses. It holds no secret yet, so a failure leaves only addresses behind.
@@ -95,7 +147,54 @@ impl GuardedPages {
         unsafe { slice::from_raw_parts_mut(self.at(self.layout.block_start).as_ptr(), self.block_bytes) }
     }
 
+    /// The pages that hold the block: the first byte, and how many.
+    pub(crate) fn data(&self) -> (NonNull<u8>, usize) {
+        let RunLayout { data_start, data_end, .. } = self.layout;
+        (self.at(data_start), data_end.wrapping_sub(data_start))
+    }
+
+    /// Tells the kernel how to treat the data.
+    pub(crate) fn advise(&mut self, hint: Hint) -> Result<(), Errno> {
+        let (data, bytes) = self.data();
+        // SAFETY: reserved (invariant 1), and `&mut self` says that nobody uses a reference across this.
+        unsafe { os::advise(data, bytes, hint) }?;
+        match hint {
+            // From now on a child has no such mapping, or has one again.
+            Hint::DontFork => self.protection.hints.fork = Fork::Exclude,
+            Hint::DoFork => self.protection.hints.fork = self.kind.policy().fork(),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Wipes a secret, then gives the memory of the data back: it reads as zeros. The pin, if there is one,
+    /// is ended before and made anew; if that fails the data is locked only, as
+    /// [`is_pinned`](Self::is_pinned) then says.
+    pub(crate) fn discard(&mut self) -> Result<(), Errno> {
+        let is_secret = matches!(self.kind, Kind::Secret(_));
+        if is_secret {
+            self.check_slack();
+            self.wipe();
+        }
+        let (data, bytes) = self.data();
+        let was_pinned = self.pin.take().map(|pin| pins().unpin(pin)).transpose()?.is_some();
+        let locked = self.protection.locked == Measure::InForce;
+        let state = if locked { LockState::Locked } else { LockState::Unlocked };
+        // SAFETY: reserved (invariant 1), not pinned any more, and `&mut self` says that nobody uses a reference
+        // across this.
+        let discarded = unsafe { os::discard(data, bytes, state) };
+        if was_pinned {
+            // SAFETY: reserved, and unpinned before it is released.
+            match unsafe { pins().pin(data, bytes) } {
+                Ok(pin) => self.pin = Some(pin),
+                Err(errno) => self.protection.pinned = Measure::Refused(errno),
+            }
+        }
+        discarded
+    }
+
     /// What it got of what its policy asks for.
+    #[cfg(test)]
     pub(crate) const fn protection(&self) -> Protection {
         self.protection
     }
@@ -112,24 +211,12 @@ impl GuardedPages {
     }
 }
 
-impl Drop for GuardedPages {
+impl Drop for GuardedRun {
     fn drop(&mut self) {
-        if self.protection.hints.fork == Fork::Exclude && self.owner != os::process_id() {
-            // A child has no such mapping; by now something else may be there.
+        if !self.is_mapped_here() {
             return;
         }
-        self.check_slack();
-        let RunLayout { data_start, data_end, .. } = self.layout;
-        let data = self.at(data_start);
-        let data_bytes = data_end.wrapping_sub(data_start);
-        if self.policy.flush() == Flush::Off {
-            // SAFETY: the data is mapped and writable (invariant 2), and `&mut self` keeps everybody else out.
-            unsafe { wipe::zero(data, data_bytes) };
-        } else {
-            // Also for `Flush::Bounded`: what is to be flushed later must be flushed before it is unmapped.
-            // SAFETY: as above.
-            unsafe { wipe::zero_and_flush(data, data_bytes) };
-        }
+        self.clear();
         if let Some(pin) = self.pin.take() {
             // After a failure the frames stay, wiped, until the table of pins is closed.
             let _ = pins().unpin(pin);
@@ -142,7 +229,33 @@ impl Drop for GuardedPages {
     }
 }
 
-impl GuardedPages {
+impl GuardedRun {
+    /// Whether this process has the run: a child may have no such mapping, and by now something else there.
+    fn is_mapped_here(&self) -> bool {
+        self.protection.hints.fork != Fork::Exclude || self.owner == os::process_id()
+    }
+
+    /// Checks a secret's bounds and turns all of it to zeros.
+    pub(crate) fn clear(&mut self) {
+        if matches!(self.kind, Kind::Secret(_)) && self.is_mapped_here() {
+            self.check_slack();
+            self.wipe();
+        }
+    }
+
+    /// Turns all of it to zeros.
+    fn wipe(&mut self) {
+        let (data, data_bytes) = self.data();
+        if self.kind.policy().flush() == Flush::Off {
+            // SAFETY: the data is mapped and writable (invariant 2), and `&mut self` keeps everybody else out.
+            unsafe { wipe::zero(data, data_bytes) };
+        } else {
+            // Also for `Flush::Bounded`: what is to be flushed later must be flushed before it is unmapped.
+            // SAFETY: as above.
+            unsafe { wipe::zero_and_flush(data, data_bytes) };
+        }
+    }
+
     /// Aborts if somebody wrote in front of the block, or between it and the guard.
     fn check_slack(&self) {
         let RunLayout { data_start, block_start, data_end, .. } = self.layout;
@@ -157,18 +270,18 @@ impl GuardedPages {
 }
 
 /// Hints, access, guards, lock and pin, in the order that the kernel needs.
-fn protect(
-    range: &Reservation,
-    layout: RunLayout,
-    policy: Policy,
-) -> Result<(Protection, Option<PinId>), Error> {
+fn protect(range: &Reservation, layout: RunLayout, kind: Kind) -> Result<(Protection, Option<PinId>), Error> {
+    let policy = kind.policy();
     let page = PageBytes::one();
     let data_start = PageBytes::round_down(layout.data_start);
     let data_end = PageBytes::round_down(layout.data_end);
     let front = data_start.saturating_sub(page);
     let data_bytes = data_end.saturating_sub(data_start);
 
-    let hints = range.hint_all(policy.fork())?;
+    let hints = match kind {
+        Kind::Secret(_) => range.hint_all(policy.fork())?,
+        Kind::Ordinary => Hints::NONE,
+    };
     // SAFETY: nothing refers to the range yet.
     let guards = unsafe { range.guard_each(front, page, data_end.saturating_sub(front), 2) }?;
     // Markers keep guarding with access given to them, so that all of it is one mapping.

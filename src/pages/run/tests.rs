@@ -7,16 +7,16 @@ use crate::os::Call;
 use crate::os::fake::{count, every_call_in_turn, fail_always};
 use crate::testing::{dies, forked, passes, peek, skip_unless_lockable, status_kib};
 
-fn run(bytes: usize, align: usize, policy: Policy) -> GuardedPages {
-    GuardedPages::new(Layout::from_size_align(bytes, align).unwrap(), policy).unwrap()
+fn run(bytes: usize, align: usize, policy: Policy) -> GuardedRun {
+    GuardedRun::new(Layout::from_size_align(bytes, align).unwrap(), Kind::Secret(policy)).unwrap()
 }
 
 /// A page that nothing was left out of on this machine.
-fn secret(bytes: usize) -> GuardedPages {
+fn secret(bytes: usize) -> GuardedRun {
     run(bytes, 1, Policy::SECRET)
 }
 
-fn address(pages: &GuardedPages) -> usize {
+fn address(pages: &GuardedRun) -> usize {
     pages.block().as_ptr().addr()
 }
 
@@ -112,16 +112,16 @@ fn it_is_wiped_before_it_is_unmapped() {
 fn a_lock_that_is_required_is_an_error_and_one_that_is_not_is_noted() {
     let _fault = fail_always(Call::Lock, Errno::NOMEM);
     let layout = Layout::new::<[u8; 32]>();
-    let error = GuardedPages::new(layout, Policy::SECRET).unwrap_err();
+    let error = GuardedRun::new(layout, Kind::Secret(Policy::SECRET)).unwrap_err();
     match os::memlock_limit().soft {
         Some(limit_bytes) => {
             assert_eq!(error, Error::LockLimit { needed_bytes: os::page_size(), limit_bytes });
         }
         None => assert_eq!(error, Error::Os { operation: crate::Operation::Lock, errno: libc::ENOMEM }),
     }
-    let pages = GuardedPages::new(layout, Policy::SECRET.with_lock(Lock::BestEffort)).unwrap();
+    let pages = GuardedRun::new(layout, Kind::Secret(Policy::SECRET.with_lock(Lock::BestEffort))).unwrap();
     assert_eq!(pages.protection().locked, Measure::Refused(Errno::NOMEM));
-    let pages = GuardedPages::new(layout, Policy::SECRET.with_lock(Lock::Off)).unwrap();
+    let pages = GuardedRun::new(layout, Kind::Secret(Policy::SECRET.with_lock(Lock::Off))).unwrap();
     assert_eq!(pages.protection().locked, Measure::NotWanted);
 }
 
@@ -140,7 +140,7 @@ fn a_refused_pin_is_noted_and_never_called_one() {
 #[test]
 fn what_cannot_be_laid_out_is_too_large() {
     let layout = Layout::from_size_align(isize::MAX.unsigned_abs() - 100, 1).unwrap();
-    assert_eq!(GuardedPages::new(layout, Policy::SECRET).unwrap_err(), Error::TooLarge);
+    assert_eq!(GuardedRun::new(layout, Kind::Secret(Policy::SECRET)).unwrap_err(), Error::TooLarge);
 }
 
 #[test]
@@ -156,7 +156,7 @@ fn whichever_call_fails_nothing_is_left_behind() {
             let runs = every_call_in_turn(errno, |nth| {
                 let before = figures();
                 let releases = count(Call::Release);
-                let result = GuardedPages::new(Layout::new::<[u8; 100]>(), Policy::SECRET);
+                let result = GuardedRun::new(Layout::new::<[u8; 100]>(), Kind::Secret(Policy::SECRET));
                 match result {
                     Ok(mut pages) => {
                         pages.block_mut().fill(1);

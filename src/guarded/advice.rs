@@ -1,0 +1,146 @@
+//! What may be said to the kernel about a run of pages: a type for each kind of memory, so that what would
+//! betray a secret cannot be said of one.
+
+use core::fmt;
+use core::marker::PhantomData;
+
+use crate::os::{Errno, Hint};
+use crate::pages::Kind;
+use crate::{Error, Policy, Refusal};
+
+/// Marks memory that holds secrets: locked, pinned where possible, out of core dumps, zeros in a forked child,
+/// wiped at its end.
+#[derive(Debug)]
+pub enum Secret {}
+
+/// Marks memory that holds none: guarded, and otherwise as the kernel makes it.
+#[derive(Debug)]
+pub enum Ordinary {}
+
+/// What a run of pages holds: [`Secret`] or [`Ordinary`].
+pub trait Contents: private::Sealed {}
+
+impl Contents for Secret {}
+impl Contents for Ordinary {}
+
+pub(super) mod private {
+    use super::{Kind, Ordinary, Policy, Secret};
+
+    /// Nobody else implements it.
+    pub trait Sealed {
+        #[doc(hidden)]
+        const KIND: Kind;
+    }
+
+    impl Sealed for Secret {
+        const KIND: Kind = Kind::Secret(Policy::SECRET);
+    }
+
+    impl Sealed for Ordinary {
+        const KIND: Kind = Kind::Ordinary;
+    }
+}
+
+/// A hint to the kernel about memory of one kind, for [`GuardedPages::advise`](crate::GuardedPages::advise).
+///
+/// What all memory takes is there for both kinds. What would betray a secret (writing it to swap or a core dump,
+/// moving it, merging it with other pages, leaving it to a child) is there for [`Ordinary`] memory only:
+///
+/// ```compile_fail,E0308
+/// use oubliette::{Advice, GuardedPages, Secret};
+/// let mut key = GuardedPages::<Secret>::new(32)?;
+/// key.advise(Advice::PAGE_OUT)?;
+/// # Ok::<(), oubliette::Error>(())
+/// ```
+///
+/// Names and numbers are those of madvise(2), which tells more of each.
+pub struct Advice<K: Contents> {
+    pub(super) hint: Hint,
+    _kind: PhantomData<fn() -> K>,
+}
+
+macro_rules! advices {
+    ($(#[doc = $text:literal] $name:ident = $hint:ident;)*) => {$(
+        #[doc = $text]
+        pub const $name: Self = Self::new(Hint::$hint);
+    )*};
+}
+
+impl<K: Contents> Advice<K> {
+    advices! {
+        /// It will be used soon: read it back from swap.
+        WILL_NEED = WillNeed;
+        /// It will be used from start to end.
+        SEQUENTIAL = Sequential;
+        /// It will be used in no order.
+        RANDOM = Random;
+        /// No huge pages: the kernel then does not move small pages together into one.
+        NO_HUGE_PAGE = NoHugePage;
+        /// Fault every page in now, to be read.
+        POPULATE_READ = PopulateRead;
+        /// Fault every page in now, to be written.
+        POPULATE_WRITE = PopulateWrite;
+        /// Keep it out of core dumps.
+        DONT_DUMP = DontDump;
+        /// A forked child has no such memory: touching it there is a fault.
+        DONT_FORK = DontFork;
+        /// Undoes [`DONT_FORK`](Self::DONT_FORK): a child finds what it found before, of a secret zeros.
+        DO_FORK = DoFork;
+        /// A forked child finds zeros.
+        WIPE_ON_FORK = WipeOnFork;
+        /// Never merge equal pages with those of other processes.
+        UNMERGEABLE = Unmergeable;
+    }
+
+    const fn new(hint: Hint) -> Self {
+        Self { hint, _kind: PhantomData }
+    }
+}
+
+impl Advice<Ordinary> {
+    advices! {
+        /// It will not be used for a while: the first to go when memory is short.
+        COLD = Cold;
+        /// Write it to swap now.
+        PAGE_OUT = PageOut;
+        /// The kernel may take each page back, to read as zeros, until it is written to again.
+        FREE = Free;
+        /// Use huge pages where they fit. The kernel moves pages for it.
+        HUGE_PAGE = HugePage;
+        /// Move it into huge pages now.
+        COLLAPSE = Collapse;
+        /// Undoes [`DONT_DUMP`](Self::DONT_DUMP).
+        DO_DUMP = DoDump;
+        /// Undoes [`WIPE_ON_FORK`](Self::WIPE_ON_FORK).
+        KEEP_ON_FORK = KeepOnFork;
+        /// Merge equal pages with those of other processes.
+        MERGEABLE = Mergeable;
+    }
+}
+
+/// What a refusal of a hint means.
+pub(super) fn refused(hint: Hint, errno: Errno, is_locked: bool) -> Error {
+    let refusal = match (hint, errno) {
+        (Hint::Cold | Hint::PageOut | Hint::Free, Errno::INVAL) if is_locked => Refusal::Locked,
+        (Hint::Collapse, Errno::INVAL) => Refusal::NoHugePageFits,
+        (Hint::Collapse, Errno::AGAIN | Errno::BUSY) => Refusal::CannotMove,
+        (_, Errno::INVAL | Errno::NOSYS) => Refusal::Unknown,
+        (_, Errno::NOMEM | Errno::AGAIN) => Refusal::NoMemory,
+        (_, errno) => Refusal::Other(errno.0),
+    };
+    Error::Refused(refusal)
+}
+
+impl<K: Contents> Clone for Advice<K> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<K: Contents> Copy for Advice<K> {}
+
+impl<K: Contents> fmt::Debug for Advice<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Advice::{:?}", self.hint)
+    }
+}

@@ -1,0 +1,196 @@
+//! Each hint from the kernel's view: `/proc/self/smaps`, mincore, a forked child.
+
+use std::collections::HashMap;
+use std::fs;
+
+use super::*;
+use crate::testing::{forked, mapping, passes, skip_unless_lockable};
+use crate::{Error, Placement, Refusal, os};
+
+type Pages = GuardedPages<Ordinary>;
+
+fn address<K: Contents>(pages: &GuardedPages<K>) -> usize {
+    pages.as_ptr().addr()
+}
+
+/// The figures in KiB that smaps has for the mapping of an address.
+fn figures(address: usize) -> HashMap<String, usize> {
+    let mut figures = HashMap::new();
+    let mut is_it = false;
+    for line in fs::read_to_string("/proc/self/smaps").unwrap().lines() {
+        let first = line.split_ascii_whitespace().next().unwrap_or_default();
+        if let Some((start, end)) = first.split_once('-')
+            && let (Ok(start), Ok(end)) = (usize::from_str_radix(start, 16), usize::from_str_radix(end, 16))
+        {
+            is_it = (start..end).contains(&address);
+        } else if is_it && let Some(kib) = line.strip_suffix(" kB").and_then(|line| line.rsplit_once(' ')) {
+            figures.insert(first.trim_end_matches(':').to_owned(), kib.1.parse().unwrap());
+        }
+    }
+    figures
+}
+
+#[test]
+fn hints_that_the_mapping_shows() {
+    let mut pages = Pages::new(1 << 16).unwrap();
+    let at = address(&pages);
+    let table = [
+        (Advice::SEQUENTIAL, "sr", true),
+        (Advice::RANDOM, "rr", true),
+        (Advice::DONT_DUMP, "dd", true),
+        (Advice::DO_DUMP, "dd", false),
+        (Advice::DONT_FORK, "dc", true),
+        (Advice::DO_FORK, "dc", false),
+        (Advice::WIPE_ON_FORK, "wf", true),
+        (Advice::KEEP_ON_FORK, "wf", false),
+        (Advice::NO_HUGE_PAGE, "nh", true),
+        (Advice::HUGE_PAGE, "hg", true),
+        (Advice::MERGEABLE, "mg", true),
+        (Advice::UNMERGEABLE, "mg", false),
+    ];
+    for (advice, flag, is_set) in table {
+        match pages.advise(advice) {
+            Ok(()) => assert_eq!(mapping(at).has(flag), is_set, "{advice:?} {flag}"),
+            Err(error) => {
+                assert_eq!(error, Error::Refused(Refusal::Unknown), "{advice:?}");
+                println!("skipped: {advice:?}: {error}");
+            }
+        }
+    }
+}
+
+#[test]
+fn pages_come_and_go() {
+    let mut pages = Pages::new(1 << 16).unwrap();
+    assert_eq!(pages.is_resident(), Ok(false), "nothing was touched");
+    pages.advise(Advice::POPULATE_WRITE).unwrap();
+    assert_eq!(pages.is_resident(), Ok(true));
+    pages.fill(7);
+    pages.discard().unwrap();
+    assert_eq!(pages.is_resident(), Ok(false));
+    assert!(pages.iter().all(|&byte| byte == 0));
+    pages.discard().unwrap();
+    pages.advise(Advice::POPULATE_READ).unwrap();
+    assert_eq!(pages.is_resident(), Ok(true));
+}
+
+#[test]
+fn freed_until_written_to() {
+    let mut pages = Pages::new(4 << 20).unwrap();
+    pages.fill(7);
+    pages.advise(Advice::FREE).unwrap();
+    // The kernel takes them in batches, and the last of them later.
+    assert!(figures(address(&pages))["LazyFree"] > 2048);
+    pages.fill(8);
+    assert_eq!(figures(address(&pages))["LazyFree"], 0, "kept, since it was written to");
+    assert!(pages.iter().all(|&byte| byte == 8));
+}
+
+#[test]
+fn cold_pages_count_as_unused() {
+    let mut pages = Pages::new(1 << 16).unwrap();
+    pages.fill(7);
+    assert_eq!(figures(address(&pages))["Referenced"], 64);
+    pages.advise(Advice::COLD).unwrap();
+    assert_eq!(figures(address(&pages))["Referenced"], 0);
+    assert!(pages.iter().all(|&byte| byte == 7));
+}
+
+#[test]
+fn paged_out_where_there_is_swap() {
+    let mut pages = Pages::new(1 << 20).unwrap();
+    pages.fill(7);
+    pages.advise(Advice::PAGE_OUT).unwrap();
+    if fs::read_to_string("/proc/swaps").unwrap().lines().count() < 2 {
+        return println!("skipped: no swap, so there is nowhere to write to");
+    }
+    assert!(figures(address(&pages))["Swap"] > 0);
+    pages.advise(Advice::WILL_NEED).unwrap();
+    assert!(pages.iter().all(|&byte| byte == 7));
+}
+
+#[test]
+fn collapsed_into_a_huge_page() {
+    const HUGE: usize = 2 << 20;
+    let mut pages = Pages::new(2 * HUGE).unwrap();
+    pages.fill(7);
+    pages.advise(Advice::HUGE_PAGE).unwrap();
+    match pages.advise(Advice::COLLAPSE) {
+        Ok(()) => assert!(figures(address(&pages))["AnonHugePages"] >= HUGE / 1024),
+        Err(error) => {
+            assert_eq!(error, Error::Refused(Refusal::NoMemory));
+            println!("skipped: {error}");
+        }
+    }
+    assert!(pages.iter().all(|&byte| byte == 7));
+    let small = Pages::new(4096).unwrap().advise(Advice::COLLAPSE);
+    assert_eq!(small, Err(Error::Refused(Refusal::NoHugePageFits)));
+}
+
+#[test]
+fn what_a_child_finds() {
+    const TEST: &str = concat!(module_path!(), "::what_a_child_finds");
+    passes(TEST, "kinds", || {
+        let mut kept = Pages::new(100).unwrap();
+        let mut wiped = Pages::new(100).unwrap();
+        let mut gone = Pages::new(100).unwrap();
+        let mut secret = GuardedPages::<Secret>::new(100).unwrap();
+        let mut gone_secret = GuardedPages::<Secret>::new(100).unwrap();
+        for bytes in [&mut kept[..], &mut wiped, &mut gone, &mut secret, &mut gone_secret] {
+            bytes.fill(7);
+        }
+        wiped.advise(Advice::WIPE_ON_FORK).unwrap();
+        gone.advise(Advice::DONT_FORK).unwrap();
+        gone_secret.advise(Advice::DONT_FORK).unwrap();
+        let mut all = Some((kept, wiped, gone, secret, gone_secret));
+        let status = forked(|| {
+            let (kept, wiped, gone, secret, gone_secret) = all.take().unwrap();
+            assert!(kept.iter().all(|&byte| byte == 7));
+            assert!(wiped.iter().chain(secret.iter()).all(|&byte| byte == 0));
+            crate::purge();
+            drop((kept, wiped, gone, secret, gone_secret));
+        });
+        assert_eq!(status, 0);
+        let (_, _, _, secret, gone_secret) = all.take().unwrap();
+        assert!(secret.iter().chain(gone_secret.iter()).all(|&byte| byte == 7));
+    });
+}
+
+#[test]
+fn a_secret_is_locked_and_can_be_given_back() {
+    skip_unless_lockable!();
+    let mut secret = GuardedPages::<Secret>::new(3 * os::page_size()).unwrap();
+    assert_eq!(secret.is_locked(), Ok(true));
+    assert_eq!(Pages::new(1).unwrap().is_locked(), Ok(false));
+    let was_pinned = secret.is_pinned();
+    secret.fill(7);
+    secret.discard().unwrap();
+    assert!(secret.iter().all(|&byte| byte == 0));
+    assert_eq!((secret.is_locked(), secret.is_pinned()), (Ok(true), was_pinned));
+    for flag in ["lo", "dd", "wf"] {
+        assert!(mapping(address(&secret)).has(flag));
+    }
+    for advice in [Advice::WILL_NEED, Advice::SEQUENTIAL, Advice::RANDOM, Advice::POPULATE_WRITE] {
+        secret.advise(advice).unwrap();
+    }
+    assert_eq!(secret.is_resident(), Ok(true));
+}
+
+#[test]
+fn near_an_address_or_elsewhere() {
+    let layout = std::alloc::Layout::new::<[u8; 100]>();
+    let first = Pages::with_layout(layout).unwrap();
+    assert_eq!(first.placement(), Placement::Anywhere);
+    assert_eq!(first.page_bytes(), os::page_size());
+    let wanted = address(&first);
+    let taken = Pages::near(wanted, layout).unwrap();
+    assert_eq!(taken.placement(), Placement::Elsewhere);
+    assert_eq!(taken.len(), 100);
+    let far = wanted - (64 << 30);
+    let granted = Pages::near(far, layout).unwrap();
+    if granted.placement() == Placement::Granted {
+        assert_eq!(address(&granted) & !(os::page_size() - 1), far & !(os::page_size() - 1));
+    } else {
+        println!("skipped: something lies at {far:#x}");
+    }
+}
