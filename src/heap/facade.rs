@@ -11,6 +11,7 @@ use super::class::{self, CANARY_BYTES, CLASSES};
 use super::corruption::Corruption;
 use super::geometry::Constraints;
 use super::hot::{Freed, crime_of};
+use super::inbox::Mail;
 use super::shared::Shared;
 use super::slab::Local;
 use super::tables::Granule;
@@ -444,7 +445,8 @@ fn free_elsewhere(
         // Its lines are remembered here, not where the slab is given back.
         shared.tables.header(granule.unit()).lines_elsewhere.store(1, Ordering::Relaxed);
     }
-    shared.send_home(granule);
+    let (word, mask) = granule.bit();
+    shared.send_home(granule.unit().number(), word, mask);
     if is_due {
         local.write_back_all();
     }

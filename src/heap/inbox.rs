@@ -127,6 +127,55 @@ impl Inbox {
     }
 }
 
+/// Slabs, their owners and the owners' inboxes: how a block finds home, whoever owns its slab by then.
+///
+/// Numbers of slabs and thread heaps start at 1. Who calls has a block of the slab, or has just taken the slab
+/// out of an inbox.
+pub(crate) trait Mail {
+    /// The remote bitmap of a slab.
+    fn remote(&self, slab: u32) -> &Remote;
+
+    /// The thread heap that owns a slab, or 0. May lag behind for a slab in which the caller has no block.
+    fn owner(&self, slab: u32) -> u32;
+
+    /// The inbox of a thread heap, if there is one of this number.
+    fn inbox(&self, owner: u32) -> Option<&Inbox>;
+
+    /// Sends a block home, whose slot is wiped already.
+    fn send_home(&self, slab: u32, word: usize, mask: u64) {
+        if self.remote(slab).mark(word, mask) == Mark::First {
+            self.announce(slab);
+        }
+    }
+
+    /// Tells the owner of a slab that blocks of it were freed.
+    ///
+    /// Meanwhile the owner may have taken the block just marked, given the empty slab back, and another may have
+    /// it. Then this posts to the wrong inbox, or to none, and no harm is done: whoever marks a first bit for the
+    /// new owner either finds `queued` cleared and posts itself, or had set it before the wrong inbox is emptied,
+    /// which forwards the slab.
+    fn announce(&self, slab: u32) {
+        if let Some(inbox) = self.inbox(self.owner(slab)) {
+            inbox.post(slab, |slab| self.remote(slab));
+        }
+    }
+
+    /// Empties the inbox of thread heap `owner`, which the caller holds, and hands each of its slabs to `visit`.
+    /// A slab that it does not own any more is announced anew, if there is anything to announce.
+    fn collect(&self, owner: u32, inbox: &Inbox, mut visit: impl FnMut(u32)) {
+        inbox.drain(
+            |slab| self.remote(slab),
+            |slab| {
+                if self.owner(slab) == owner {
+                    visit(slab);
+                } else if !self.remote(slab).is_empty() {
+                    self.announce(slab);
+                }
+            },
+        );
+    }
+}
+
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
@@ -160,54 +209,141 @@ mod tests {
 #[cfg(all(test, loom))]
 mod models {
     use super::*;
+    use loom::cell::UnsafeCell;
     use loom::sync::Arc;
 
+    /// One slab, number 1, and two thread heaps, 1 and 2.
     struct Model {
         slabs: [Remote; 2],
-        inbox: Inbox,
+        inboxes: [Inbox; 2],
+        owner: AtomicU32,
+        /// What a slot holds: whoever frees it wipes it, its owner uses it again.
+        slots: [UnsafeCell<u32>; 3],
+    }
+
+    impl Mail for Model {
+        fn remote(&self, slab: u32) -> &Remote {
+            &self.slabs[slab as usize]
+        }
+
+        fn owner(&self, _slab: u32) -> u32 {
+            self.owner.load(Ordering::Relaxed)
+        }
+
+        fn inbox(&self, owner: u32) -> Option<&Inbox> {
+            self.inboxes.get((owner as usize).checked_sub(1)?)
+        }
     }
 
     impl Model {
-        fn free(&self, mask: u64) {
-            if self.slabs[1].mark(0, mask) == Mark::First {
-                self.inbox.post(1, |unit| &self.slabs[unit as usize]);
-            }
+        fn new() -> Arc<Self> {
+            Arc::new(Self {
+                slabs: [Remote::new(), Remote::new()],
+                inboxes: [Inbox::new(), Inbox::new()],
+                owner: AtomicU32::new(1),
+                slots: core::array::from_fn(|_| UnsafeCell::new(0)),
+            })
         }
 
-        fn drain(&self) -> u64 {
+        /// Frees slot `index`, which lies in a word of the bitmap with the others or not.
+        fn free(&self, index: usize, word: usize) {
+            self.slots[index].with_mut(|_| ());
+            self.send_home(1, word, 1 << index);
+        }
+
+        /// Takes home what came, as one bit a slot.
+        fn collect_bits(&self, owner: u32) -> u64 {
             let mut bits = 0;
-            self.inbox.drain(
-                |unit| &self.slabs[unit as usize],
-                |unit| {
-                    bits |= self.slabs[unit as usize].take(0);
-                },
-            );
+            self.collect(owner, &self.inboxes[owner as usize - 1], |slab| {
+                for word in 0..2 {
+                    let came = self.slabs[slab as usize].take(word);
+                    assert_eq!(bits & came, 0, "seen twice");
+                    bits |= came;
+                }
+            });
+            for (index, slot) in self.slots.iter().enumerate() {
+                if bits & 1 << index != 0 {
+                    // Loom fails the model if the wiping does not happen before.
+                    slot.with_mut(|_| ());
+                }
+            }
             bits
         }
+    }
+
+    fn check(preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
+        let mut builder = loom::model::Builder::new();
+        builder.preemption_bound = Some(preemptions);
+        builder.check(model);
     }
 
     /// Two threads free while the owner drains: at the end every bit was seen exactly once.
     #[test]
     fn no_block_is_lost() {
-        let mut builder = loom::model::Builder::new();
-        builder.preemption_bound = Some(3);
-        builder.check(|| {
-            let model = Arc::new(Model { slabs: [Remote::new(), Remote::new()], inbox: Inbox::new() });
-            let threads: Vec<_> = [1, 2]
+        check(3, || {
+            let model = Model::new();
+            let threads: Vec<_> = [0, 1]
                 .into_iter()
-                .map(|mask| {
+                .map(|index| {
                     let model = Arc::clone(&model);
-                    loom::thread::spawn(move || model.free(mask))
+                    loom::thread::spawn(move || model.free(index, 0))
                 })
                 .collect();
-            let early = model.drain();
+            let early = model.collect_bits(1);
             for thread in threads {
                 thread.join().unwrap();
             }
-            let late = model.drain();
+            let late = model.collect_bits(1);
             assert_eq!(early & late, 0, "seen twice");
             assert_eq!(early | late, 3, "lost");
-            assert!(!model.inbox.has_mail());
+            assert!(!model.inboxes[0].has_mail());
+        });
+    }
+
+    /// The slab is given back as soon as both its blocks came home, and taken by another thread heap, while who
+    /// freed them is still about to announce the second. A block of the new owner that is freed then comes home
+    /// to the new owner, once, whichever inbox the slab stands in.
+    #[test]
+    fn a_block_comes_home_after_the_slab_changed_hands() {
+        check(3, || {
+            let model = Model::new();
+            let freer = loom::thread::spawn({
+                let model = Arc::clone(&model);
+                move || {
+                    model.free(0, 0);
+                    model.free(1, 1);
+                }
+            });
+            let mut home = model.collect_bits(1);
+            if home != 3 {
+                loom::thread::yield_now();
+                home |= model.collect_bits(1);
+            }
+            let mut has_changed = false;
+            let mut taker = None;
+            if home == 3 {
+                has_changed = true;
+                // As by way of the pool: between the two owners the slab has none.
+                model.owner.store(0, Ordering::Relaxed);
+                let model = Arc::clone(&model);
+                taker = Some(loom::thread::spawn(move || {
+                    model.owner.store(2, Ordering::Release);
+                    // A third thread, which got the block from this one, frees it.
+                    model.free(2, 0);
+                }));
+            }
+            // The old owner goes on, and empties its inbox now and then.
+            home |= model.collect_bits(1);
+            freer.join().unwrap();
+            if let Some(taker) = taker {
+                taker.join().unwrap();
+            }
+            home |= model.collect_bits(1);
+            assert_eq!(home, 3, "lost, or come home to the wrong owner");
+            if has_changed {
+                assert_eq!(model.collect_bits(2), 4, "lost on the way to the new owner");
+            }
+            assert!(!model.inboxes[0].has_mail() && model.slabs[1].is_empty());
         });
     }
 }

@@ -25,6 +25,8 @@ pub(crate) mod geometry;
 pub(crate) mod inbox;
 pub(crate) mod index_stack;
 mod isolated;
+mod registry;
+mod watermark;
 
 #[cfg(not(loom))]
 mod canary;
@@ -40,8 +42,6 @@ mod hot;
 mod large;
 #[cfg(not(loom))]
 mod pending;
-#[cfg(not(loom))]
-mod registry;
 #[cfg(not(loom))]
 mod rng;
 #[cfg(not(loom))]

@@ -14,7 +14,7 @@ use core::sync::atomic::Ordering;
 use super::class::CLASSES;
 use super::corruption::Corruption;
 use super::geometry::{GRANULE_BYTES, SLOT_WORDS, UNIT_BYTES, UNIT_GRANULES};
-use super::inbox::Mark;
+use super::inbox::{Inbox, Mail, Remote};
 use super::pending::LINE_SHIFT;
 use super::shadow;
 use super::shared::Shared;
@@ -246,21 +246,11 @@ impl<'a> Local<'a> {
         if !self.heap.inbox.has_mail() {
             return;
         }
-        let remote = |number: u32| {
+        self.shared.collect(self.heap.id.get(), &self.heap.inbox, |number| {
             // SAFETY: only numbers of units are posted.
-            self.shared.tables.remote(unsafe { self.shared.unit_in_list(number) })
-        };
-        self.heap.inbox.drain(remote, |number| {
-            // SAFETY: as above.
             let unit = unsafe { self.shared.unit_in_list(number) };
             let owner_class = self.shared.tables.header(unit).owner_class.load(Ordering::Relaxed);
-            if owner_class >> 8 == self.heap.id.get() {
-                self.collect_slab((owner_class & 0xff) as usize, unit);
-            } else {
-                // The slab was given back and taken by another thread heap between the moment when somebody
-                // freed a block in it and the moment when they posted it.
-                self.shared.forward(unit);
-            }
+            self.collect_slab((owner_class & 0xff) as usize, unit);
         });
     }
 
@@ -350,33 +340,21 @@ impl<'a> Local<'a> {
     }
 }
 
-impl Shared {
-    /// Sends a block home that another thread heap owns: its slot is wiped already.
-    pub(crate) fn send_home(&self, granule: Granule) {
-        let unit = granule.unit();
-        let (word, mask) = granule.bit();
-        if self.tables.remote(unit).mark(word, mask) == Mark::First {
-            self.post(unit);
-        }
+impl Mail for Shared {
+    fn remote(&self, slab: u32) -> &Remote {
+        // SAFETY: blocks are sent home by numbers of units, and only those are posted.
+        self.tables.remote(unsafe { self.unit_in_list(slab) })
     }
 
-    /// Announces a slab with remotely freed blocks to its owner.
-    fn post(&self, unit: Unit) {
-        let owner = self.tables.header(unit).owner_class.load(Ordering::Relaxed) >> 8;
-        let Some(index) = (owner as usize).checked_sub(1) else { return };
-        let Some(heap) = self.thread_heap(index) else { return };
+    fn owner(&self, slab: u32) -> u32 {
+        // SAFETY: as in `remote`.
+        let unit = unsafe { self.unit_in_list(slab) };
+        self.tables.header(unit).owner_class.load(Ordering::Relaxed) >> 8
+    }
+
+    fn inbox(&self, owner: u32) -> Option<&Inbox> {
+        let heap = self.thread_heap((owner as usize).checked_sub(1)?)?;
         // SAFETY: the place of a thread heap that owns a slab is set up and never freed.
-        let inbox = unsafe { &(*heap.as_ptr()).inbox };
-        inbox.post(unit.number(), |number| {
-            // SAFETY: only numbers of units are posted.
-            self.tables.remote(unsafe { self.unit_in_list(number) })
-        });
-    }
-
-    /// Announces a slab anew that had stood in the wrong inbox, if there is anything to announce.
-    fn forward(&self, unit: Unit) {
-        if !self.tables.remote(unit).is_empty() {
-            self.post(unit);
-        }
+        Some(unsafe { &(*heap.as_ptr()).inbox })
     }
 }

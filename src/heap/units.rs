@@ -16,13 +16,15 @@
 )]
 
 use core::num::NonZeroU64;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::ops::Range;
+use core::sync::atomic::Ordering;
 
 use super::geometry::{GUARD_BYTES, PAYLOAD_BYTES, UNIT_BYTES};
 use super::index_stack::IndexStack;
 use super::large::subtract;
 use super::shared::{Shared, pages};
 use super::tables::Unit;
+use super::watermark::Watermark;
 use crate::os::{self, LockState, Support};
 use crate::pages::{GuardKind, PinId};
 use crate::{Backing, Error, Lock};
@@ -46,19 +48,19 @@ enum Prepared {
 #[derive(Debug)]
 pub(crate) struct Units {
     /// Units below it were handed out at least once. Unit 0 never is.
-    watermark: AtomicU32,
+    watermark: Watermark,
     ready: IndexStack,
     bare: IndexStack,
 }
 
 impl Units {
     pub(crate) fn new() -> Self {
-        Self { watermark: AtomicU32::new(1), ready: IndexStack::new(), bare: IndexStack::new() }
+        Self { watermark: Watermark::new(1), ready: IndexStack::new(), bare: IndexStack::new() }
     }
 
     /// Units below it were handed out at least once.
     pub(crate) fn watermark(&self) -> u32 {
-        self.watermark.load(Ordering::Acquire)
+        self.watermark.get()
     }
 
     /// In a forked child: units are neither guarded nor locked there any more, so they are given up. A heap
@@ -93,24 +95,12 @@ impl Shared {
     fn acquire_fresh(&self) -> Result<Unit, Error> {
         let wanted = if self.policy.lock() == Lock::Required { 1 } else { BATCH };
         let limit = u32::try_from(self.geometry.nr_units()).unwrap_or(u32::MAX);
-        let mut first = self.units.watermark.load(Ordering::Relaxed);
-        let count = loop {
-            let count = wanted.min(limit - first);
-            if count == 0 {
-                return Err(Error::HeapFull { reserved_bytes: self.geometry.slab_bytes });
-            }
-            self.commit_metadata((first + count) as usize)?;
-            // AcqRel: the watermark is what makes the units known to walkers.
-            match self.units.watermark.compare_exchange_weak(
-                first,
-                first + count,
-                Ordering::AcqRel,
-                Ordering::Relaxed,
-            ) {
-                Ok(_) => break count,
-                Err(seen) => first = seen,
-            }
+        let claimed =
+            self.units.watermark.claim(wanted, limit, |range| self.commit_metadata(range.end as usize))?;
+        let Some(Range { start: first, end }) = claimed else {
+            return Err(Error::HeapFull { reserved_bytes: self.geometry.slab_bytes });
         };
+        let count = end - first;
         let link = |number| self.unit_link(number);
         // SAFETY: its metadata was committed above.
         let unit = unsafe { Unit::new(first) };
@@ -119,7 +109,7 @@ impl Shared {
             Ok(()) => (&self.units.ready, 1),
             Err(_) => (&self.units.bare, 0),
         };
-        for number in (first + kept..first + count).rev() {
+        for number in (first + kept..end).rev() {
             pool.push(number, link);
         }
         made.map(|()| unit)
