@@ -196,7 +196,7 @@ pub fn purge() {
     heap::purge_all();
 }
 
-/// The programs of the README, compiled and run.
-#[cfg(doctest)]
+/// The programs of the README, compiled and run. They use the default features.
+#[cfg(all(doctest, feature = "allocator-api2"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
