@@ -111,6 +111,27 @@ impl<T: Inline> IsolatedBox<T> {
         Self::new_or(|value| raw::randomize(slice::from_mut(value)))
     }
 
+    /// Gets places for `count` more secrets ready: locked, pinned where possible, in memory. Making, opening
+    /// and changing as many from now on causes no page fault, and no system call but `mprotect(2)`.
+    ///
+    /// Places that are given back are kept ready for the next secret, up to all that was ever asked for here.
+    /// Each costs two mappings while it is free.
+    ///
+    /// ```
+    /// use oubliette::IsolatedBox;
+    ///
+    /// IsolatedBox::<[u8; 32]>::reserve(10)?;
+    /// assert!(oubliette::report().isolated().ready >= 10);
+    /// # Ok::<(), oubliette::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As for [`new_with`](Self::new_with). What was ready before the error stays ready.
+    pub fn reserve(count: usize) -> Result<(), Error> {
+        Isolated::<T>::reserve(count)
+    }
+
     /// Opens the secret to be read. It is sealed when the last guard ends.
     ///
     /// The pages are given read access only, unless a shared reference to `T` may write

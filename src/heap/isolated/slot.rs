@@ -69,6 +69,37 @@ impl Slot {
         Ok(Self { arena, number, block })
     }
 
+    /// Gets `count` more slots ready for such a block: open, locked, pinned if possible, in memory. As many are
+    /// kept ready from now on.
+    pub(crate) fn reserve(block: Layout, count: usize) -> Result<(), Error> {
+        let class = class_of(block, os::page_size()).ok_or(Error::TooLarge)?;
+        let arena = Arena::of(class)?;
+        let link = |number: u32| &arena.record(number).link;
+        for _ in 0..count {
+            let number = match arena.cold.pop(link) {
+                Some(number) => number,
+                None => arena.prepare_step()?,
+            };
+            let record = arena.record(number);
+            record.set_window(arena.place(number, block), arena.page_bytes);
+            if let Err(error) = arena.warm_up(number, record) {
+                arena.cold.push(number, link);
+                return Err(error);
+            }
+            let (offset, len) = arena.window(number, record);
+            // SAFETY: within the memory.
+            let start = unsafe { arena.memory.base().add(offset.get()) };
+            // Faults every page in where no pin did. It is zero already.
+            // SAFETY: the window was opened by `warm_up`, and nobody else knows it.
+            unsafe { wipe::zero(start, len.get()) };
+            record.set_state(State::Warm);
+            arena.counters.reserved.fetch_add(1, Ordering::Relaxed);
+            arena.counters.warm.fetch_add(1, Ordering::Relaxed);
+            arena.warm.push(number, link);
+        }
+        Ok(())
+    }
+
     /// The first byte of the block.
     #[inline]
     pub(crate) const fn block(&self) -> NonNull<u8> {

@@ -47,6 +47,12 @@ impl<T: Inline> Isolated<T> {
         Ok(new)
     }
 
+    /// Gets room for `count` more values ready.
+    pub(in crate::secret) fn reserve(count: usize) -> Result<(), Error> {
+        exit::arm();
+        Slot::reserve(Self::LAYOUT, count)
+    }
+
     /// Opens it for reading, or for what a shared reference to `T` needs.
     #[inline]
     pub(in crate::secret) fn open(&self) -> Result<Shared<'_, T>, Error> {
