@@ -35,10 +35,18 @@ fn dirty_bytes(stack: &Stack) -> usize {
 /// A frame that writes only its deep end: the pages between are jumped over.
 #[inline(never)]
 fn hole(depth: usize) {
-    // SAFETY of the test: writes below the stack pointer, as a frame of C code without probes would.
+    // Writes below the stack pointer, as a frame of C code without probes would. In assembly: to the compiler a
+    // store so far from `here` is undefined, and it leaves it out when it optimises.
     let here = 0_u8;
-    let deep = (&raw const here).cast_mut().wrapping_sub(depth);
-    unsafe { deep.write_volatile(0x5a) };
+    let deep = (&raw const here).wrapping_sub(depth);
+    #[cfg(target_arch = "x86_64")]
+    unsafe {
+        core::arch::asm!("mov byte ptr [{deep}], 0x5a", deep = in(reg) deep);
+    }
+    #[cfg(target_arch = "aarch64")]
+    unsafe {
+        core::arch::asm!("strb {value:w}, [{deep}]", value = in(reg) 0x5a, deep = in(reg) deep);
+    }
 }
 
 #[inline(never)]
