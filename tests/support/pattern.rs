@@ -2,6 +2,9 @@
 
 /// Byte `index` of secret number `seed`. No two runs of eight bytes are alike for practical purposes.
 pub(crate) fn byte(seed: u64, index: usize) -> u8 {
+    // The compiler must not know the seed: it would work the secret out and put it into the program itself, which
+    // both processes are.
+    let seed = std::hint::black_box(seed);
     // splitmix64 (Steele, Lea, Flood 2014).
     let mut z = seed.wrapping_mul(0xff51_afd7_ed55_8ccd).wrapping_add(index as u64);
     z = z.wrapping_add(0x9e37_79b9_7f4a_7c15);
