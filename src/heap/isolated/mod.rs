@@ -5,7 +5,7 @@
 //! Each secret needs a page, a guard on either side, and no access while it is at rest; a million of them must
 //! fit in the 65,530 mappings that a process may have (`vm.max_map_count`).
 //!
-//! 1. *A mapping of its own for each secret*, as other libraries have it ([`pages::GuardedPages`]
+//! 1. *A mapping of its own for each secret*, as other libraries have it ([`GuardedPages`]
 //!    sealed by `mprotect`). Simple, nothing shared, and every operation is as cheap as a system call gets.
 //!    But guard, page, guard are three mappings: it ends at 21,000 secrets, and making one is ten system
 //!    calls.
@@ -48,7 +48,7 @@
 //! copied. A child that finds the sentinel wiped leaves the arena alone: handles that it inherited do nothing
 //! when they are dropped and refuse to be opened, and new secrets go to a new arena.
 //!
-//! [`pages::GuardedPages`]: crate::pages::GuardedPages
+//! [`GuardedPages`]: crate::GuardedPages
 
 mod openings;
 
