@@ -266,7 +266,10 @@ fn freed_pages_are_kept_for_the_next_block_and_grow_with_it() {
         unsafe { heap.deallocate(first.ptr, first.layout, Flush::Off) };
         let kept = heap.stats();
         assert_eq!((kept.live_blocks, kept.in_use_bytes), (0, 0));
-        assert_eq!(kept.resident_bytes, 53_248, "thirteen pages: {kept:?}");
+        if cfg!(not(oubliette_portable)) {
+            // The portable backend cannot tell what is resident.
+            assert_eq!(kept.resident_bytes, 53_248, "thirteen pages: {kept:?}");
+        }
         // Shorter, then longer than what is kept; all of it reads as zero, as `Block::new` checks.
         for size in [40_000, 61_000, 50_000] {
             let block = Block::new(&heap, Layout::from_size_align(size, 8).unwrap(), 2).unwrap();
@@ -299,6 +302,10 @@ fn pages_that_are_added_to_kept_ones_are_pinned_and_counted_once() {
 
 #[test]
 fn many_large_blocks_share_mappings() {
+    if crate::os::features().guard_install != crate::os::Support::Yes {
+        println!("skipped: this system has no guards that cost no mapping");
+        return;
+    }
     let heap = PrivateHeap::new(UNLOCKED, Constraints { memory_bytes: 16 << 30, max_threads: 1 }).unwrap();
     let layout = Layout::from_size_align(40_000, 16).unwrap();
     let mappings = || std::fs::read_to_string("/proc/self/maps").unwrap().lines().count();

@@ -49,6 +49,9 @@ pub(crate) use errno::{Errno, Result};
 pub(crate) use ring::Ring;
 pub(crate) use types::{Access, Features, Hint, Limit, LockState, Support};
 
+/// Whether [`discard`] works on memory without access.
+pub(crate) const DISCARDS_WITHOUT_ACCESS: bool = backend::DISCARDS_WITHOUT_ACCESS;
+
 /// The size of a page in bytes: a power of two, the same for the life of the process.
 #[inline]
 pub(crate) fn page_size() -> usize {

@@ -21,7 +21,7 @@ use super::place::Place;
 use super::{Run, subtract};
 use crate::heap::geometry::GUARD_BYTES;
 use crate::heap::shared::{Shared, pages};
-use crate::os::LockState;
+use crate::os::{self, LockState};
 use crate::pages::PinId;
 use crate::{Backing, Error, Lock};
 
@@ -198,8 +198,9 @@ impl Shared {
         }
         self.unpin_run(run);
         let state = self.lock_state(run);
-        if let (Ok(offset), Ok(len)) =
-            (pages(self.geometry.slab_bytes + self.extent_end(run) - bytes), pages(bytes))
+        if os::DISCARDS_WITHOUT_ACCESS
+            && let (Ok(offset), Ok(len)) =
+                (pages(self.geometry.slab_bytes + self.extent_end(run) - bytes), pages(bytes))
         {
             // SAFETY: no block is in the run, and it was unpinned above.
             let _ = unsafe { self.memory.discard(offset, len, state) };

@@ -19,6 +19,9 @@ pub(crate) mod signal;
 pub(super) mod stacks;
 
 pub(super) use abort::{abort_with, preserve_errno};
+/// `MADV_DONTNEED` asks for no access.
+pub(super) const DISCARDS_WITHOUT_ACCESS: bool = true;
+
 pub(super) use advise::{advise, discard, install_guards, is_locked, resident};
 pub(super) use limits::{
     address_space_limit, locked_bytes, may_exceed_memlock_limit, memlock_limit, page_size,

@@ -28,6 +28,9 @@ pub(super) use windows::{
     release, reserve, unlock,
 };
 
+/// [`discard`] writes, so the memory must be accessible.
+pub(super) const DISCARDS_WITHOUT_ACCESS: bool = false;
+
 /// There are none.
 ///
 /// # Safety
