@@ -1,6 +1,7 @@
 //! The secret heap as an allocator: of the whole program ([`Oubliette`]), of what runs in scopes
 //! ([`ScopedAlloc`]), or of single collections ([`SecretAlloc`]).
 
+mod by_address;
 mod oubliette;
 #[cfg(all(
     target_os = "linux",

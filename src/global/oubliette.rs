@@ -39,8 +39,8 @@ use crate::policy::{Flush, Policy};
 /// never allocated, or written after it was freed.
 #[derive(Clone, Copy)]
 pub struct Oubliette {
-    heap: &'static Heap,
-    flush: Flush,
+    pub(super) heap: &'static Heap,
+    pub(super) flush: Flush,
     policy: Policy,
 }
 

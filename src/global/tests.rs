@@ -172,3 +172,52 @@ mod secret_alloc {
         unsafe { SecretAlloc.deallocate(block, layouts[layouts.len() - 1]) };
     }
 }
+
+#[test]
+fn blocks_are_freed_and_resized_by_their_address() {
+    for align_log2 in [0, 4, 6, 12, 16] {
+        let mut layout = Layout::from_size_align(1, 1 << align_log2).unwrap();
+        let mut block = unsafe { PROGRAM.alloc(layout) };
+        unsafe { block.write(0xA5) };
+        for size in [1, 40, 41, 5000, 200_000, 200_001, 3 << 20, 100_000, 300, 17, 16, 64, 2] {
+            let moved = unsafe { PROGRAM.resize(block, size, 16) };
+            assert!(!moved.is_null() && moved.addr().is_multiple_of(16));
+            assert_eq!(PROGRAM.usable_size(moved), Some(size), "of {layout:?}");
+            let bytes = unsafe { slice::from_raw_parts_mut(moved, size) };
+            let kept = size.min(layout.size());
+            assert!(bytes.iter().take(kept).all(|byte| *byte == 0xA5), "{layout:?} to {size}");
+            assert!(bytes.iter().skip(kept).all(|byte| *byte == 0), "{layout:?} to {size}");
+            bytes.fill(0xA5);
+            block = moved;
+            layout = Layout::from_size_align(size, 16).unwrap();
+        }
+        unsafe { PROGRAM.free(block) };
+    }
+    unsafe { PROGRAM.free(core::ptr::null_mut()) };
+}
+
+#[test]
+fn knows_its_own_blocks_from_others() {
+    let layout = Layout::from_size_align(100, 8).unwrap();
+    for size in [100, 1 << 20] {
+        let layout = Layout::from_size_align(size, 8).unwrap();
+        let block = unsafe { PROGRAM.alloc(layout) };
+        assert!(PROGRAM.owns(block) && PROGRAM.owns(block.wrapping_add(size - 1)));
+        assert_eq!(PROGRAM.usable_size(block), Some(size));
+        unsafe { PROGRAM.dealloc(block, layout) };
+    }
+    let foreign = unsafe { std::alloc::System.alloc(layout) };
+    assert!(!PROGRAM.owns(foreign) && !PROGRAM.owns(core::ptr::null()));
+    assert_eq!(PROGRAM.usable_size(foreign), None);
+    unsafe { std::alloc::System.dealloc(foreign, layout) };
+}
+
+#[test]
+fn a_resize_that_cannot_be_leaves_the_block() {
+    let layout = Layout::from_size_align(100, 16).unwrap();
+    let block = unsafe { PROGRAM.alloc(layout) };
+    assert!(unsafe { PROGRAM.resize(block, isize::MAX.cast_unsigned(), 16) }.is_null());
+    assert!(unsafe { PROGRAM.resize(block, 10, 3) }.is_null());
+    assert_eq!(PROGRAM.usable_size(block), Some(100));
+    unsafe { PROGRAM.dealloc(block, layout) };
+}

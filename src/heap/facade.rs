@@ -7,7 +7,7 @@ use core::alloc::Layout;
 use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicPtr, Ordering};
 
-use super::class::{self, CANARY_BYTES, CLASSES};
+use super::class::{self, CLASSES};
 use super::corruption::Corruption;
 use super::geometry::Constraints;
 use super::hot::{Freed, crime_of};
@@ -210,25 +210,6 @@ impl Heap {
         os::preserve_errno(|| self.free_slow(ptr, Some(size), flush, Freed::Elsewhere));
     }
 
-    /// The same for callers that do not know the size, as in C.
-    ///
-    /// # Safety
-    /// - `ptr` came from this heap, and nobody uses the block any more.
-    #[inline]
-    pub(crate) unsafe fn free(&self, ptr: NonNull<u8>, flush: Flush) {
-        // SAFETY: null, or held by this thread.
-        if let Some(local) = unsafe { threads::held(self.index).as_ref() } {
-            // SAFETY: held by this thread; the block is forwarded.
-            let freed = unsafe { local.free(ptr, flush) };
-            if freed == Freed::Done {
-                return;
-            }
-            os::preserve_errno(|| self.free_slow(ptr, None, flush, freed));
-        } else {
-            os::preserve_errno(|| self.free_slow(ptr, None, flush, Freed::Elsewhere));
-        }
-    }
-
     #[cold]
     #[inline(never)]
     fn free_slow(&self, ptr: NonNull<u8>, size: Option<usize>, flush: Flush, freed: Freed) {
@@ -317,15 +298,6 @@ impl Heap {
     #[inline]
     pub(crate) fn contains(&self, ptr: *const u8) -> bool {
         self.shared().is_some_and(|shared| shared.contains(ptr))
-    }
-
-    /// The size of the live block at `ptr`, for callers that do not know it. Ends the process if there is none.
-    pub(crate) fn size_of_block(&self, ptr: NonNull<u8>) -> usize {
-        let Some(shared) = self.shared() else { Corruption::InvalidFree.abort() };
-        match shared.block_size(ptr.as_ptr()) {
-            Some(size) => size,
-            None => Corruption::InvalidFree.abort(),
-        }
     }
 }
 
@@ -475,25 +447,6 @@ impl Shared {
         Ok(Some(unsafe { Granule::new(number) }))
     }
 
-    /// The size of the live block at `ptr`.
-    fn block_size(&self, ptr: *const u8) -> Option<usize> {
-        let Some(granule) = self.granule_at(ptr).ok()? else { return self.large_size(ptr) };
-        let live = self.tables.shadow(granule).load(Ordering::Relaxed);
-        if !shadow::is_live(live) {
-            return None;
-        }
-        let owner_class = self.tables.header(granule.unit()).owner_class.load(Ordering::Relaxed);
-        #[expect(clippy::as_conversions, reason = "u32 to usize widens")]
-        let (class, byte) = ((owner_class & 0xff) as usize, |i| {
-            self.tables.shadow(granule.within_unit(i)).load(Ordering::Relaxed)
-        });
-        let slack =
-            shadow::slack_of(live).unwrap_or_else(|| shadow::decode_long([byte(1), byte(2), byte(3)]));
-        #[expect(clippy::as_conversions, reason = "u32 to usize widens")]
-        let slot_bytes = CLASSES.get(class)?.slot_bytes as usize;
-        slot_bytes.checked_sub(CANARY_BYTES)?.checked_sub(slack)
-    }
-
     /// Wipes a block that cannot be freed for want of a thread heap, and counts it as leaked.
     ///
     /// # Safety
@@ -524,6 +477,7 @@ fn wanted(policy: Policy) -> Constraints {
     Constraints { memory_bytes: bytes.min(usual), max_threads: (bytes >> 20).clamp(64, 8192) }
 }
 
+mod by_address;
 #[cfg(any(test, feature = "fault-injection"))]
 pub(crate) mod private;
 

@@ -444,11 +444,18 @@ impl Shared {
         Ok(true)
     }
 
-    /// The size of the live large block that starts at `ptr`.
+    /// The size of the live large block that starts at `ptr`. Only reads, since any number of threads may ask at
+    /// the same time.
     pub(crate) fn large_size(&self, ptr: *const u8) -> Option<usize> {
-        let (entry, place) = self.claim_block(ptr).ok()?;
-        entry.unclaim();
-        Some(place.size)
+        let offset = ptr.addr().wrapping_sub(self.large_address(0).addr().get());
+        let unit = offset / UNIT_BYTES;
+        if unit >= self.large.watermark() as usize {
+            return None;
+        }
+        let entry = self.entry(unit as u32 + 1);
+        // Acquire pairs with Release in `publish`.
+        let is_live = entry.state.load(Ordering::Acquire) & KIND == LIVE && entry.offset() == offset;
+        is_live.then(|| entry.size.load(Ordering::Relaxed) as usize)
     }
 
     /// Hands every live large block to `see`: its first data page, and the bytes of its data pages and of
