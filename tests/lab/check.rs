@@ -1,0 +1,78 @@
+//! What a check is, and the table of all.
+
+use std::time::Duration;
+
+use crate::{controls, secrets};
+
+/// How a check ended, if it did not panic.
+pub(crate) type Outcome = Result<(), Ended>;
+
+/// Why a check did not pass.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// It does not hold.
+    Failed(String),
+    /// This kernel cannot do what it is about. `ci/lab` fails where that is so on all of its kernels.
+    Skipped(String),
+}
+
+/// One check.
+#[derive(Clone, Copy)]
+pub(crate) struct Check {
+    /// Its name: letters, digits, underscores.
+    pub(crate) name: &'static str,
+    /// How long it may take before it is ended.
+    pub(crate) longest: Duration,
+    pub(crate) run: fn() -> Outcome,
+}
+
+impl Check {
+    /// A check that is given the usual time.
+    pub(crate) const fn new(name: &'static str, run: fn() -> Outcome) -> Self {
+        Self { name, longest: Duration::from_secs(60), run }
+    }
+
+    pub(crate) const fn at_most(self, longest: Duration) -> Self {
+        Self { longest, ..self }
+    }
+}
+
+/// Every group, in the order in which they run.
+pub(crate) const GROUPS: &[(&str, &[Check])] =
+    &[("controls", controls::CHECKS), ("secrets", secrets::CHECKS)];
+
+/// The group that has to fail: run alone, to see that the lab notices.
+pub(crate) const CONTROLS: &str = "controls";
+
+/// The checks of a selection: names of checks and groups with commas between, or `all`.
+pub(crate) fn selected(selection: &str) -> Result<Vec<Check>, String> {
+    let words: Vec<&str> = selection.split(',').collect();
+    let is_chosen = |group: &str, check: &Check| {
+        words.contains(&group) || words.contains(&check.name) || (words.contains(&"all") && group != CONTROLS)
+    };
+    for word in &words {
+        let is_known = *word == "all"
+            || GROUPS
+                .iter()
+                .any(|(group, checks)| group == word || checks.iter().any(|check| check.name == *word));
+        if !is_known {
+            return Err(format!("there is no check and no group {word:?}"));
+        }
+    }
+    let mut chosen = Vec::new();
+    for (group, checks) in GROUPS {
+        chosen.extend(checks.iter().filter(|check| is_chosen(group, check)));
+    }
+    Ok(chosen)
+}
+
+/// An `Err` with the text, unless the condition holds.
+pub(crate) fn require(holds: bool, otherwise: impl FnOnce() -> String) -> Outcome {
+    if holds { Ok(()) } else { Err(Ended::Failed(otherwise())) }
+}
+
+impl<E: std::error::Error> From<E> for Ended {
+    fn from(error: E) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
