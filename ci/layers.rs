@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! global/ -> scope/ -> secret/ guarded/  ->  exit/ -> heap/  ->  pages/  ->  os/  wipe/  ->  sync  error  policy
-//! dma/                          ->  pages/
+//! dma/                 -> secret/            ->  exit/ -> heap/  ->  pages/
 //! ```
 //! 1. A module names only layers below its own.
 //! 2. It names only what such a layer's `mod.rs` exports, never a file of it.
@@ -31,12 +31,12 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("pages", &["error", "policy", "sync", "os", "wipe"]),
     ("heap", &["error", "policy", "sync", "os", "wipe", "pages"]),
     ("exit", &["error", "policy", "sync", "os", "wipe", "pages", "heap"]),
-    ("report", &["error", "policy", "sync", "os", "wipe", "pages", "heap", "exit", "secret", "scope"]),
+    ("report", &["error", "policy", "sync", "os", "wipe", "pages", "heap", "exit", "secret", "scope", "dma"]),
     ("guarded", &["error", "policy", "sync", "os", "wipe", "pages", "heap", "exit"]),
     ("secret", &["error", "policy", "sync", "os", "wipe", "pages", "heap", "exit"]),
     ("scope", &["error", "policy", "sync", "os", "wipe", "pages", "heap", "exit", "secret"]),
     ("global", &["error", "policy", "sync", "os", "wipe", "pages", "heap", "exit", "secret", "scope"]),
-    ("dma", &["error", "policy", "sync", "os", "wipe", "pages"]),
+    ("dma", &["error", "policy", "sync", "os", "wipe", "pages", "heap", "exit", "secret"]),
     // Test support, under a feature of its own: opens the inside of layers to tests and fuzzers.
     ("fault", &["error", "policy", "os"]),
     ("fuzzing", &["error", "policy", "os", "wipe", "pages", "heap"]),
@@ -431,7 +431,7 @@ mod tests {
             "mod tests { mod deep { use super::super::super::super::heap; } }",
             "`heap`",
         );
-        assert_caught("dma/a.rs", "use crate::heap::of;", "names `heap`");
+        assert_caught("dma/a.rs", "use crate::scope::x;", "names `scope`");
         assert_clean("os/tests.rs", "use crate::testing::dies;");
         assert_caught("sync.rs", "use crate::Error;", "names `error`");
         assert_caught("new/mod.rs", "", "is no layer");

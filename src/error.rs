@@ -41,6 +41,24 @@ pub enum Error {
         /// The soft limit in force, in bytes.
         limit_bytes: usize,
     },
+    /// The limit of pinned memory is used up: `RLIMIT_MEMLOCK`, against which io_uring counts what all processes of
+    /// the user pin, apart from what they lock.
+    PinLimit {
+        /// Bytes that this operation had to pin.
+        needed_bytes: usize,
+        /// The soft limit in force, in bytes.
+        limit_bytes: usize,
+    },
+    /// Memory cannot be pinned, since io_uring is not to be had here.
+    NoPins {
+        /// The `errno` that the system gave: `EPERM` where it is forbidden, `ENOSYS` where there is none.
+        errno: i32,
+    },
+    /// The system's pool of huge pages (`vm.nr_hugepages`) has too few.
+    HugePages {
+        /// Bytes of huge pages that this operation needed.
+        needed_bytes: usize,
+    },
     /// The limit of address space (`RLIMIT_AS`), or the machine's memory, is used up.
     AddressSpace {
         /// Bytes that this operation had to reserve or commit.
@@ -110,7 +128,8 @@ impl Error {
     pub const fn operation(self) -> Operation {
         match self {
             Self::LockLimit { .. } => Operation::Lock,
-            Self::AddressSpace { .. } => Operation::Reserve,
+            Self::PinLimit { .. } | Self::NoPins { .. } => Operation::Pin,
+            Self::AddressSpace { .. } | Self::HugePages { .. } => Operation::Reserve,
             Self::Refused(_) => Operation::Advise,
             Self::MappingLimit | Self::LeftBehind => Operation::Protect,
             Self::HeapFull { .. } | Self::TooManyThreads { .. } | Self::TooLarge => Operation::Allocate,
@@ -144,6 +163,21 @@ impl fmt::Display for Error {
                 f,
                 "cannot lock {needed_bytes} more bytes: RLIMIT_MEMLOCK is {limit_bytes} bytes; raise it with \
                  `ulimit -l`, `LimitMEMLOCK=` in a systemd unit or `--ulimit memlock=` for a container"
+            ),
+            Self::PinLimit { needed_bytes, limit_bytes } => write!(
+                f,
+                "cannot pin {needed_bytes} more bytes: RLIMIT_MEMLOCK is {limit_bytes} bytes, against which io_uring \
+                 counts the pins of all processes of the user, apart from locks; raise it with `ulimit -l`, \
+                 `LimitMEMLOCK=` in a systemd unit or `--ulimit memlock=` for a container"
+            ),
+            Self::NoPins { errno } => write!(
+                f,
+                "cannot pin memory: io_uring is refused (errno {errno}); see `sysctl kernel.io_uring_disabled` and \
+                 the seccomp profile of the container, or allow memory that is locked only"
+            ),
+            Self::HugePages { needed_bytes } => write!(
+                f,
+                "not enough huge pages for {needed_bytes} bytes: raise vm.nr_hugepages (`sysctl vm.nr_hugepages=`)"
             ),
             Self::AddressSpace { needed_bytes } => write!(
                 f,

@@ -100,6 +100,9 @@ mod guarded;
 #[cfg(not(loom))]
 mod secret;
 
+#[cfg(not(loom))]
+pub mod dma;
+
 #[cfg(all(
     target_os = "linux",
     any(target_arch = "x86_64", target_arch = "aarch64"),
@@ -118,6 +121,8 @@ pub mod fuzzing;
 #[cfg(test)]
 mod testing;
 
+#[cfg(not(loom))]
+pub use dma::DmaBuffer;
 pub use error::{Error, Operation, Refusal};
 #[cfg(not(loom))]
 pub use exit::{WipeAtEnd, set_wipe_at_end};
@@ -136,7 +141,7 @@ pub use guarded::{Advice, Contents, GuardedPages, Ordinary, Secret};
 pub use pages::Placement;
 pub use policy::{Backing, Flush, Fork, Lock, Policy};
 #[cfg(not(loom))]
-pub use report::{HeapReport, IsolatedReport, LockLimit, Report, StepsDown, report};
+pub use report::{DmaReport, HeapReport, IsolatedReport, LockLimit, Report, StepsDown, report};
 #[cfg(all(
     target_os = "linux",
     any(target_arch = "x86_64", target_arch = "aarch64"),

@@ -2,6 +2,7 @@
 
 use core::fmt;
 
+use crate::dma;
 use crate::heap::{HEAPS, IsolatedStats, NR_HEAPS, PENDING_LINES, Stats, isolated_stats};
 use crate::os::{self, Support};
 use crate::pages;
@@ -21,6 +22,7 @@ use crate::{Backing, Lock, Policy};
 pub struct Report {
     heaps: [Option<HeapReport>; NR_HEAPS],
     isolated: IsolatedReport,
+    dma: DmaReport,
     lock_limit: LockLimit,
     flush_reach: Reach,
     #[cfg(all(
@@ -169,6 +171,46 @@ impl IsolatedReport {
     }
 }
 
+/// The buffers for devices ([`DmaBuffer`](crate::DmaBuffer)), and what protects them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DmaReport {
+    /// Buffers alive, those of pools and of transfers under way included.
+    pub live: usize,
+    /// Bytes of their pages.
+    pub live_bytes: usize,
+    /// Bytes of them that are locked: all, or the buffer would not be there.
+    pub locked_bytes: usize,
+    /// Bytes of them that are pinned. The others were allowed to be locked only.
+    pub pinned_bytes: usize,
+    /// Buffers given up, since nobody knows whether a device still writes to them: never freed, in use by nobody.
+    /// They are among the live ones.
+    pub quarantined: usize,
+    /// Bytes of their pages.
+    pub quarantined_bytes: usize,
+    /// Where they are less than they could be.
+    pub steps_down: StepsDown,
+}
+
+impl DmaReport {
+    fn new(stats: &dma::Stats) -> Self {
+        Self {
+            live: stats.buffers,
+            live_bytes: stats.bytes,
+            locked_bytes: stats.bytes,
+            pinned_bytes: if stats.is_pin_lost { 0 } else { stats.pinned_bytes },
+            quarantined: stats.quarantined,
+            quarantined_bytes: stats.quarantined_bytes,
+            steps_down: StepsDown {
+                not_pinned: stats.not_pinned,
+                not_pinned_errno: stats.not_pinned_errno,
+                is_pin_lost: stats.is_pin_lost,
+                ..StepsDown::default()
+            },
+        }
+    }
+}
+
 impl StepsDown {
     /// Whether the heap is all that its policy asks for.
     #[must_use]
@@ -190,6 +232,7 @@ pub fn report() -> Report {
     Report {
         heaps,
         isolated: IsolatedReport::new(&isolated_stats()),
+        dma: DmaReport::new(&dma::stats()),
         lock_limit: LockLimit::now(),
         flush_reach: wipe::reach(),
         #[cfg(all(
@@ -206,6 +249,12 @@ impl Report {
     #[must_use]
     pub const fn isolated(&self) -> &IsolatedReport {
         &self.isolated
+    }
+
+    /// The buffers for devices.
+    #[must_use]
+    pub const fn dma(&self) -> &DmaReport {
+        &self.dma
     }
 
     /// The heaps that were ever used.
@@ -320,6 +369,9 @@ impl fmt::Display for Report {
         } else if self.heaps().next().is_none() {
             writeln!(f, "no heap in use")?;
         }
+        if self.dma.live != 0 || !self.dma.steps_down.is_none() {
+            write!(f, "{}", self.dma)?;
+        }
         #[cfg(all(
             target_os = "linux",
             any(target_arch = "x86_64", target_arch = "aarch64"),
@@ -395,6 +447,24 @@ impl fmt::Display for IsolatedReport {
             f,
             "  runs:    {} ({} bytes), leaked {} ({} bytes)",
             self.runs, self.run_bytes, self.leaked_runs, self.leaked_run_bytes
+        )?;
+        write!(f, "{}", self.steps_down)
+    }
+}
+
+impl fmt::Display for DmaReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let pinned = match self.pinned_bytes {
+            0 => "",
+            bytes if bytes == self.live_bytes => ", pinned",
+            _ => ", pinned in part",
+        };
+        writeln!(f, "dma: guarded, wiped when dropped, locked{pinned}")?;
+        writeln!(f, "  memory:  locked {}, pinned {}", self.locked_bytes, self.pinned_bytes)?;
+        writeln!(
+            f,
+            "  buffers: live {} ({} bytes), quarantined {} ({} bytes)",
+            self.live, self.live_bytes, self.quarantined, self.quarantined_bytes
         )?;
         write!(f, "{}", self.steps_down)
     }

@@ -10,7 +10,7 @@ use core::ops::{Deref, DerefMut};
 use core::slice;
 
 use super::advice::{Advice, Contents, Secret, refused};
-use crate::pages::{GuardedRun, Kind, Placement, Registered};
+use crate::pages::{GuardedRun, Kind, Owner, Placement, Registered};
 use crate::{Error, Operation, exit, os};
 
 /// A run of zeroed pages of its own between two guard pages; derefs to its bytes.
@@ -79,7 +79,7 @@ impl<K: Contents> GuardedPages<K> {
                 exit::arm();
                 let (data, bytes) = run.data();
                 // SAFETY: mapped, readable and writable as long as `run` lives, and `drop` ends this first.
-                Some(unsafe { Registered::new(data, bytes) }.ok_or(Error::MappingLimit)?)
+                Some(unsafe { Registered::new(data, bytes, Owner::Guarded) }.ok_or(Error::MappingLimit)?)
             }
         };
         Ok(Self { run: Some(run), registered, placement, _kind: PhantomData })

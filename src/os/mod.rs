@@ -52,6 +52,9 @@ pub(crate) use types::{Access, Features, Hint, Limit, LockState, Support};
 /// Whether [`discard`] works on memory without access.
 pub(crate) const DISCARDS_WITHOUT_ACCESS: bool = backend::DISCARDS_WITHOUT_ACCESS;
 
+/// The size of a huge page: 2 MiB where a page has 4 KiB (x86-64, most aarch64).
+pub(crate) const HUGE_PAGE_BYTES: usize = 2 << 20;
+
 /// The size of a page in bytes: a power of two, the same for the life of the process.
 #[inline]
 pub(crate) fn page_size() -> usize {
@@ -74,6 +77,22 @@ pub(crate) fn reserve(len: usize) -> Result<NonNull<u8>> {
 pub(crate) fn reserve_at(ptr: NonNull<u8>, len: usize) -> Result<()> {
     fake::gate(Call::Reserve)?;
     backend::reserve_at(ptr, len)
+}
+
+/// Puts explicit huge pages of [`HUGE_PAGE_BYTES`] in the place of a reserved range: readable, writable, never
+/// swapped. They come from the system's pool, and as many as it takes are set aside by this call.
+///
+/// - Before: `ptr` and `len` are multiples of [`HUGE_PAGE_BYTES`].
+/// - Result: `NOMEM` when the pool has too few, `NOSYS` where there are none.
+/// - Contents: zero.
+///
+/// # Safety
+///
+/// - The whole range came from [`reserve`] and was not released, and nothing uses an address in it.
+pub(crate) unsafe fn map_huge(ptr: NonNull<u8>, len: usize) -> Result<()> {
+    fake::gate(Call::Reserve)?;
+    // SAFETY: forwarded: the caller promises the same.
+    unsafe { backend::map_huge(ptr, len) }
 }
 
 /// Gives a range of addresses back to the system.

@@ -3,6 +3,7 @@
 //! allocator callbacks.
 
 mod bytes;
+mod device_run;
 mod hints;
 pub(crate) mod layout;
 mod pins;
@@ -12,8 +13,10 @@ mod run;
 mod slot_map;
 
 pub(crate) use bytes::PageBytes;
+pub(crate) use device_run::DeviceRun;
+pub use device_run::HugePages;
 pub(crate) use pins::{PinId, Pins, pins};
-pub(crate) use registry::{Registered, purge as purge_runs, stats as run_stats};
+pub(crate) use registry::{Owner, Registered, purge as purge_runs, stats as run_stats};
 pub(crate) use reservation::{GuardKind, Reservation};
 pub use run::Placement;
 pub(crate) use run::{GuardedRun, Kind};

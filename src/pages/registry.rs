@@ -28,6 +28,7 @@ static LEAKED_BYTES: AtomicUsize = AtomicUsize::new(0);
 /// 2. Only who took the entry's bit in [`TAKEN`] writes `data`, `bytes` and `owner`, while the state is `FREE`.
 struct Entry {
     state: AtomicU8,
+    kind: AtomicU8,
     owner: AtomicU32,
     data: AtomicPtr<u8>,
     bytes: AtomicUsize,
@@ -41,9 +42,31 @@ impl Entry {
     const fn new() -> Self {
         Self {
             state: AtomicU8::new(FREE),
+            kind: AtomicU8::new(0),
             owner: AtomicU32::new(0),
             data: AtomicPtr::new(core::ptr::null_mut()),
             bytes: AtomicUsize::new(0),
+        }
+    }
+}
+
+/// What is registered. Tells figures apart, nothing else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// Guarded pages.
+    Guarded,
+    /// A buffer for devices, locked and pinned.
+    PinnedBuffer,
+    /// A buffer for devices, locked only.
+    LockedBuffer,
+}
+
+impl Owner {
+    const fn code(self) -> u8 {
+        match self {
+            Self::Guarded => 0,
+            Self::PinnedBuffer => 1,
+            Self::LockedBuffer => 2,
         }
     }
 }
@@ -59,12 +82,13 @@ impl Registered {
     ///
     /// - `[data, data + bytes)` stays mapped, readable and writable until [`end`](Self::end), where this process
     ///   has it at all.
-    pub(crate) unsafe fn new(data: NonNull<u8>, bytes: usize) -> Option<Self> {
+    pub(crate) unsafe fn new(data: NonNull<u8>, bytes: usize, kind: Owner) -> Option<Self> {
         let number = slot_map::claim(&TAKEN, MOST)?;
         let entry = entry(number)?;
         // Relaxed: made known by the store of the state.
         entry.data.store(data.as_ptr(), Ordering::Relaxed);
         entry.bytes.store(bytes, Ordering::Relaxed);
+        entry.kind.store(kind.code(), Ordering::Relaxed);
         entry.owner.store(os::process_id(), Ordering::Relaxed);
         // Release pairs with Acquire in `purge`.
         entry.state.store(LIVE, Ordering::Release);
@@ -99,13 +123,16 @@ fn entry(number: u32) -> Option<&'static Entry> {
     ENTRIES.get(usize::try_from(number).ok()?)
 }
 
-/// The figures of all secret runs.
+/// The figures of all secret runs, and of the buffers for devices, which are counted apart.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Stats {
     pub(crate) runs: usize,
     pub(crate) bytes: usize,
     pub(crate) leaked_runs: usize,
     pub(crate) leaked_bytes: usize,
+    pub(crate) buffers: usize,
+    pub(crate) buffer_bytes: usize,
+    pub(crate) pinned_buffer_bytes: usize,
 }
 
 /// The figures of all secret runs at about one moment.
@@ -117,8 +144,18 @@ pub(crate) fn stats() -> Stats {
         ..Stats::default()
     };
     for_each(|entry| {
-        stats.runs = stats.runs.saturating_add(1);
-        stats.bytes = stats.bytes.saturating_add(entry.bytes.load(Ordering::Relaxed));
+        let bytes = entry.bytes.load(Ordering::Relaxed);
+        let kind = entry.kind.load(Ordering::Relaxed);
+        if kind == Owner::Guarded.code() {
+            stats.runs = stats.runs.saturating_add(1);
+            stats.bytes = stats.bytes.saturating_add(bytes);
+            return;
+        }
+        stats.buffers = stats.buffers.saturating_add(1);
+        stats.buffer_bytes = stats.buffer_bytes.saturating_add(bytes);
+        if kind == Owner::PinnedBuffer.code() {
+            stats.pinned_buffer_bytes = stats.pinned_buffer_bytes.saturating_add(bytes);
+        }
     });
     stats
 }

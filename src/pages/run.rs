@@ -313,8 +313,8 @@ fn protect(range: &Reservation, layout: RunLayout, kind: Kind) -> Result<(Protec
     Ok((Protection { guards, locked, pinned, hints }, pin))
 }
 
-/// Locks the data, and where no limit counts them the guards too: the run is one mapping then, not three.
-fn lock_data(
+/// Locks the data of a run, and where no limit counts them the guards too: the run is one mapping then, not three.
+pub(super) fn lock_data(
     range: &Reservation,
     data: (PageBytes, PageBytes),
     mapping: (PageBytes, PageBytes),

@@ -61,6 +61,21 @@ pub(in crate::os) fn reserve_at(ptr: NonNull<u8>, len: usize) -> Result<()> {
     Err(Errno::EXIST)
 }
 
+/// `mmap(MAP_FIXED | MAP_HUGETLB)` of 2 MiB pages, mmap(2), Linux 3.8. Without `MAP_NORESERVE`: pages that the pool
+/// does not have are an error here and no `SIGBUS` later.
+///
+/// # Safety
+///
+/// As for `os::map_huge`.
+pub(in crate::os) unsafe fn map_huge(ptr: NonNull<u8>, len: usize) -> Result<()> {
+    const TWO_MIB: libc::c_int = 21 << 26;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED | libc::MAP_HUGETLB | TWO_MIB;
+    let access = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: what is replaced is the caller's own, and nobody uses it.
+    let address = unsafe { libc::mmap(ptr.as_ptr().cast(), len, access, flags, -1, 0) };
+    if address == libc::MAP_FAILED { Err(Errno::last()) } else { Ok(()) }
+}
+
 /// `munmap`, munmap(2).
 ///
 /// # Safety

@@ -45,6 +45,15 @@ pub(super) const unsafe fn install_guards(
     Err(Errno::NOSYS)
 }
 
+/// There are none.
+///
+/// # Safety
+///
+/// None needed.
+pub(super) const unsafe fn map_huge(_ptr: NonNull<u8>, _len: usize) -> Result<()> {
+    Err(Errno::NOSYS)
+}
+
 /// Writes zeros and keeps the memory: what `madvise` promises about the contents differs between systems
 /// (`MADV_DONTNEED` keeps them on macOS and the BSDs), and a fresh mapping in its place would lose the hints.
 ///
