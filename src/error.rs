@@ -28,6 +28,10 @@ pub enum Operation {
     SignalStack,
     /// Initialising a value: the caller's own closure refused.
     Initialize,
+    /// Making hidden memory (`memfd_secret`).
+    Hide,
+    /// Choosing how secrets are kept.
+    Choose,
 }
 
 /// What went wrong. Never allocates, fits in three words, and says what to do.
@@ -73,6 +77,13 @@ pub enum Error {
     MappingLimit,
     /// The secret stayed with the process that made it: this one is a child made by `fork(2)`.
     LeftBehind,
+    /// There is no hidden memory to be had ([`Backing::Hidden`](crate::Backing::Hidden)).
+    CannotHide {
+        /// The `errno` that the system gave: `ENOSYS` where it has none or it is switched off.
+        errno: i32,
+    },
+    /// This must be chosen before the first secret of the process.
+    TooLate,
     /// The kernel refused a hint ([`GuardedPages::advise`](crate::GuardedPages::advise)).
     Refused(Refusal),
     /// More threads use the heap at once than it has places for.
@@ -101,6 +112,8 @@ pub enum Refusal {
     NoHugePageFits,
     /// Pages are pinned or in use and cannot be moved.
     CannotMove,
+    /// The memory is hidden ([`Backing::Hidden`](crate::Backing::Hidden)), and stays as it is.
+    Hidden,
     /// There is no memory for it, or no huge page.
     NoMemory,
     /// This kernel does not know the hint, or was built without what it asks for.
@@ -115,6 +128,7 @@ impl fmt::Display for Refusal {
             Self::Locked => "the memory is locked",
             Self::NoHugePageFits => "no huge page fits there",
             Self::CannotMove => "its pages are pinned or in use",
+            Self::Hidden => "the memory is hidden",
             Self::NoMemory => "no memory, or no huge page, is free for it",
             Self::Unknown => "this kernel does not know it, or was built without it",
             Self::Other(errno) => return write!(f, "errno {errno}"),
@@ -130,6 +144,8 @@ impl Error {
             Self::LockLimit { .. } => Operation::Lock,
             Self::PinLimit { .. } | Self::NoPins { .. } => Operation::Pin,
             Self::AddressSpace { .. } | Self::HugePages { .. } => Operation::Reserve,
+            Self::CannotHide { .. } => Operation::Hide,
+            Self::TooLate => Operation::Choose,
             Self::Refused(_) => Operation::Advise,
             Self::MappingLimit | Self::LeftBehind => Operation::Protect,
             Self::HeapFull { .. } | Self::TooManyThreads { .. } | Self::TooLarge => Operation::Allocate,
@@ -152,6 +168,8 @@ impl fmt::Display for Operation {
             Self::Allocate => "allocating",
             Self::SignalStack => "preparing the signal stack",
             Self::Initialize => "initialising a secret",
+            Self::Hide => "hiding memory",
+            Self::Choose => "choosing how secrets are kept",
         })
     }
 }
@@ -193,6 +211,12 @@ impl fmt::Display for Error {
             Self::LeftBehind => {
                 f.write_str("the secret stayed in the process that made it; a forked child has only zeros")
             }
+            Self::CannotHide { errno } => write!(
+                f,
+                "no hidden memory (errno {errno}): memfd_secret needs Linux 5.14 with CONFIG_SECRETMEM, before 6.5 \
+                 `secretmem.enable=1` on the kernel's command line, and a sandbox that lets it pass"
+            ),
+            Self::TooLate => f.write_str("must be chosen before the first secret of the process"),
             Self::Refused(refusal) => write!(f, "the kernel refused the hint: {refusal}"),
             Self::TooManyThreads { limit } => {
                 write!(f, "more than {limit} threads use this heap at once")

@@ -13,7 +13,7 @@
 //! | [`Policy`] | what a heap promises |
 //! | [`report()`] | what there is, what protects it, and where that is less than promised |
 //! | [`purge()`], [`flush()`], [`wipe()`] | wipe every secret now; write back what is pending; wipe a buffer of your own |
-//! | [`set_wipe_at_end`], [`set_secret_flush`] | what happens at the end of the process, and at each drop |
+//! | [`set_wipe_at_end`], [`set_secret_flush`], [`set_secret_backing`] | what happens at the end of the process, at each drop, and what backs secrets |
 //!
 //! ```
 //! use oubliette::SecretBox;
@@ -139,7 +139,7 @@ pub use global::SecretAlloc;
 #[cfg(not(loom))]
 pub use guarded::{Advice, Contents, GuardedPages, Ordinary, Secret};
 pub use pages::Placement;
-pub use policy::{Backing, Flush, Fork, Lock, Policy};
+pub use policy::{Backing, Flush, Fork, Lock, Policy, secret_backing, set_secret_backing};
 #[cfg(not(loom))]
 pub use report::{DmaReport, HeapReport, IsolatedReport, LockLimit, Report, StepsDown, report};
 #[cfg(all(

@@ -1,5 +1,10 @@
 //! What a heap promises: enums, never bools.
 
+mod secret_backing;
+
+pub(crate) use secret_backing::settle_secret_backing;
+pub use secret_backing::{secret_backing, set_secret_backing};
+
 /// What keeps a secret page in place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -10,6 +15,20 @@ pub enum Backing {
     /// Locked, never pinned. A locked page stays in RAM, but the kernel may still move it to another
     /// frame and leave a copy in the old one (`mlock(2)`, and compaction in the kernel documentation).
     Locked,
+    /// Hidden (`memfd_secret(2)`, Linux 5.14): the kernel takes the pages out of its own map of memory. Neither a
+    /// debugger (`ptrace(2)`), nor `/proc/PID/mem`, nor `process_vm_readv(2)`, nor a device or `O_DIRECT` gets at them,
+    /// whatever its rights. They are never moved or swapped, are in no core dump, and a forked child does
+    /// not have them: touching a secret there is a fault, whatever [`Fork`] says.
+    ///
+    /// Never a step down: where there is no hidden memory an allocation fails, whatever [`Lock`] says, with
+    /// [`Error::CannotHide`](crate::Error::CannotHide), or [`Error::LockLimit`](crate::Error::LockLimit), since it counts
+    /// against `RLIMIT_MEMLOCK`.
+    ///
+    /// The price: **the whole machine does not hibernate** while there is any ([`report()`](crate::report()) says
+    /// so), a page takes some 6 µs to be had (0.3 µs else), and the kernel's own map of memory is split
+    /// into small pages around it. System calls still read and write it for its own process (`write(2)`). Not for
+    /// the heap of a whole program, whose children could not live without it.
+    Hidden,
 }
 
 /// What to do about `mlock`.

@@ -3,7 +3,7 @@
 use core::fmt;
 
 use crate::dma;
-use crate::heap::{HEAPS, IsolatedStats, NR_HEAPS, PENDING_LINES, Stats, isolated_stats};
+use crate::heap::{self, HEAPS, IsolatedStats, NR_HEAPS, PENDING_LINES, Stats, isolated_stats};
 use crate::os::{self, Support};
 use crate::pages;
 #[cfg(all(
@@ -13,7 +13,7 @@ use crate::pages;
 ))]
 use crate::scope::ScopeReport;
 use crate::wipe::{self, Reach};
-use crate::{Backing, Lock, Policy};
+use crate::{Backing, Lock, Policy, secret_backing};
 
 /// A picture of every heap of the process at about one moment. Made by [`report`].
 ///
@@ -67,6 +67,8 @@ pub struct HeapReport {
     pub locked_bytes: usize,
     /// Bytes pinned (io_uring fixed buffers).
     pub pinned_bytes: usize,
+    /// Bytes hidden ([`Backing::Hidden`]), which are locked by nature.
+    pub hidden_bytes: usize,
     /// Blocks in use.
     pub live_blocks: usize,
     /// Bytes in use, as asked for.
@@ -128,6 +130,8 @@ pub struct IsolatedReport {
     pub locked_bytes: usize,
     /// Bytes of those that are pinned.
     pub pinned_bytes: usize,
+    /// Bytes of those, and of secret runs, that are hidden ([`Backing::Hidden`]).
+    pub hidden_bytes: usize,
     /// Secrets that could not be wiped when they were dropped, since the kernel gave no access to them: sealed,
     /// and wiped when the process ends.
     pub leaked: usize,
@@ -158,6 +162,11 @@ impl IsolatedReport {
             ready: stats.ready,
             locked_bytes: stats.locked_bytes,
             pinned_bytes: stats.pinned_bytes,
+            // One choice for the process, which all of them were made with.
+            hidden_bytes: match secret_backing() {
+                Backing::Hidden => stats.locked_bytes.saturating_add(runs.bytes),
+                _ => 0,
+            },
             leaked: stats.leaked,
             steps_down: StepsDown {
                 not_pinned: stats.pin_refused,
@@ -262,16 +271,24 @@ impl Report {
         self.heaps.iter().flatten()
     }
 
-    /// The heap of this policy, if it was ever used. How a policy flushes makes no difference.
+    /// The heap of this policy, if it was ever used. How a policy flushes makes no difference. That of
+    /// [`Policy::SECRET`] may have another backing: see [`set_secret_backing`](crate::set_secret_backing).
     #[must_use]
     pub fn heap(&self, policy: Policy) -> Option<&HeapReport> {
-        self.heaps().find(|heap| heap.policy.with_flush(policy.flush()) == policy)
+        self.heaps.get(heap::of(policy).index())?.as_ref()
     }
 
     /// The heap of [`SecretBox`](crate::SecretBox) and its kind, if it was ever used.
     #[must_use]
     pub fn secrets(&self) -> Option<&HeapReport> {
         self.heap(Policy::SECRET)
+    }
+
+    /// Bytes of hidden memory ([`Backing::Hidden`]) that the process has: as long as it has any, the machine does
+    /// not hibernate (`memfd_secret(2)`).
+    #[must_use]
+    pub fn hidden_bytes(&self) -> usize {
+        self.heaps().map(|heap| heap.hidden_bytes).fold(self.isolated.hidden_bytes, usize::saturating_add)
     }
 
     /// The limit of locked memory.
@@ -322,6 +339,7 @@ impl HeapReport {
             resident_bytes: stats.resident_bytes,
             locked_bytes: stats.locked_bytes,
             pinned_bytes: stats.pinned_bytes,
+            hidden_bytes: if policy.backing() == Backing::Hidden { stats.locked_bytes } else { 0 },
             live_blocks: stats.live_blocks,
             live_bytes: stats.live_bytes,
             in_use_bytes: stats.in_use_bytes,
@@ -349,6 +367,7 @@ impl HeapReport {
         match (self.policy.lock(), self.policy.backing()) {
             (Lock::Off, _) => "guarded, wiped when freed",
             _ if steps.not_locked_bytes > 0 => "guarded, wiped when freed, locked in part",
+            (_, Backing::Hidden) => "guarded, wiped when freed, locked, hidden",
             (_, Backing::Auto) if steps.is_pin_lost => "guarded, wiped when freed, locked (pins lost)",
             (_, Backing::Auto) if steps.not_pinned == 0 => "guarded, wiped when freed, locked, pinned",
             (_, Backing::Auto) if self.pinned_bytes > 0 => {
@@ -378,6 +397,13 @@ impl fmt::Display for Report {
             not(any(miri, loom, oubliette_portable))
         ))]
         write!(f, "{}", self.scopes)?;
+        match self.hidden_bytes() {
+            0 => {}
+            bytes => writeln!(
+                f,
+                "hidden: {bytes} bytes; this machine does not hibernate as long as there are any"
+            )?,
+        }
         let limit = self.lock_limit;
         write!(f, "lock limit: ")?;
         match (limit.soft_bytes, limit.left_bytes) {
@@ -431,6 +457,7 @@ impl fmt::Display for HeapReport {
 impl fmt::Display for IsolatedReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let pinned = match self.pinned_bytes {
+            _ if self.hidden_bytes > 0 => ", hidden",
             0 => "",
             bytes if bytes == self.locked_bytes => ", pinned",
             _ => ", pinned in part",

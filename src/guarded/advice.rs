@@ -6,6 +6,7 @@ use core::marker::PhantomData;
 
 use crate::os::{Errno, Hint};
 use crate::pages::Kind;
+use crate::policy::settle_secret_backing;
 use crate::{Error, Policy, Refusal};
 
 /// Marks memory that holds secrets: locked, pinned where possible, out of core dumps, zeros in a forked child,
@@ -24,20 +25,24 @@ impl Contents for Secret {}
 impl Contents for Ordinary {}
 
 pub(super) mod private {
-    use super::{Kind, Ordinary, Policy, Secret};
+    use super::{Kind, Ordinary, Policy, Secret, settle_secret_backing};
 
     /// Nobody else implements it.
     pub trait Sealed {
         #[doc(hidden)]
-        const KIND: Kind;
+        fn kind() -> Kind;
     }
 
     impl Sealed for Secret {
-        const KIND: Kind = Kind::Secret(Policy::SECRET);
+        fn kind() -> Kind {
+            Kind::Secret(Policy::SECRET.with_backing(settle_secret_backing()))
+        }
     }
 
     impl Sealed for Ordinary {
-        const KIND: Kind = Kind::Ordinary;
+        fn kind() -> Kind {
+            Kind::Ordinary
+        }
     }
 }
 
@@ -122,6 +127,7 @@ impl Advice<Ordinary> {
 pub(super) fn refused(hint: Hint, errno: Errno, is_locked: bool) -> Error {
     let refusal = match (hint, errno) {
         (Hint::Cold | Hint::PageOut | Hint::Free, Errno::INVAL) if is_locked => Refusal::Locked,
+        (_, Errno::OPNOTSUPP) => Refusal::Hidden,
         (Hint::Collapse, Errno::INVAL) => Refusal::NoHugePageFits,
         (Hint::Collapse, Errno::AGAIN | Errno::BUSY) => Refusal::CannotMove,
         (_, Errno::INVAL | Errno::NOSYS) => Refusal::Unknown,

@@ -10,8 +10,9 @@ use core::ops::{Deref, DerefMut};
 use core::slice;
 
 use super::advice::{Advice, Contents, Secret, refused};
+use crate::os::{self, Errno};
 use crate::pages::{GuardedRun, Kind, Owner, Placement, Registered};
-use crate::{Error, Operation, exit, os};
+use crate::{Error, Operation, Refusal, exit};
 
 /// A run of zeroed pages of its own between two guard pages; derefs to its bytes.
 ///
@@ -72,8 +73,9 @@ impl<K: Contents> GuardedPages<K> {
     }
 
     fn make(block: Layout, near: Option<usize>) -> Result<Self, Error> {
-        let (run, placement) = GuardedRun::new_near(block, K::KIND, near)?;
-        let registered = match K::KIND {
+        let kind = K::kind();
+        let (run, placement) = GuardedRun::new_near(block, kind, near)?;
+        let registered = match kind {
             Kind::Ordinary => None,
             Kind::Secret(_) => {
                 exit::arm();
@@ -115,10 +117,13 @@ impl<K: Contents> GuardedPages<K> {
     ///
     /// # Errors
     ///
-    /// The kernel kept the memory. A secret is wiped all the same.
+    /// The kernel kept the memory, as it does hidden memory. A secret is wiped all the same.
     pub fn discard(&mut self) -> Result<(), Error> {
         let Some(run) = &mut self.run else { return Ok(()) };
-        run.discard().map_err(|errno| Error::Os { operation: Operation::Advise, errno: errno.0 })
+        run.discard().map_err(|errno| match errno {
+            Errno::OPNOTSUPP if run.is_hidden() => Error::Refused(Refusal::Hidden),
+            errno => Error::Os { operation: Operation::Advise, errno: errno.0 },
+        })
     }
 
     /// Whether all of its pages are in memory, says the kernel (`mincore(2)`).

@@ -18,10 +18,11 @@ use super::tables::Granule;
 use super::thread::ThreadHeap;
 use super::{shadow, threads};
 use crate::os;
+use crate::policy::settle_secret_backing;
 use crate::{Backing, Error, Flush, Fork, Lock, Policy, wipe};
 
-/// One for each combination of backing, lock and fork.
-pub(crate) const NR_HEAPS: usize = 2 * 3 * 3;
+/// One for each combination of backing, lock and fork; hidden memory is locked and excluded by nature, so one for it.
+pub(crate) const NR_HEAPS: usize = 2 * 3 * 3 + 1;
 
 /// The most addresses that a heap of secrets reserves.
 pub(crate) const MOST_SECRET_BYTES: usize = 64 << 30;
@@ -44,6 +45,7 @@ const fn index_of(policy: Policy) -> usize {
     let backing = match policy.backing() {
         Backing::Auto => 0,
         Backing::Locked => 1,
+        Backing::Hidden => return HIDDEN,
     };
     let lock = match policy.lock() {
         Lock::Required => 0,
@@ -60,13 +62,16 @@ const fn index_of(policy: Policy) -> usize {
     index
 }
 
+/// The place of the hidden heap.
+const HIDDEN: usize = NR_HEAPS - 1;
+
 const fn heaps() -> [Heap; NR_HEAPS] {
     const BACKINGS: [Backing; 2] = [Backing::Auto, Backing::Locked];
     const LOCKS: [Lock; 3] = [Lock::Required, Lock::BestEffort, Lock::Off];
     const FORKS: [Fork; 3] = [Fork::Wipe, Fork::Exclude, Fork::Inherit];
     let mut heaps = [const { Heap::new(Policy::SECRET, 0) }; NR_HEAPS];
     let mut i = 0;
-    while i < NR_HEAPS {
+    while i < HIDDEN {
         #[expect(
             clippy::indexing_slicing,
             clippy::arithmetic_side_effects,
@@ -82,7 +87,13 @@ const fn heaps() -> [Heap; NR_HEAPS] {
             i += 1;
         }
     }
+    heaps[HIDDEN] = Heap::new(hidden(Policy::SECRET), HIDDEN);
     heaps
+}
+
+/// What a policy comes to in hidden memory: locked by nature, and no child can have it, since it would share it.
+const fn hidden(policy: Policy) -> Policy {
+    policy.with_backing(Backing::Hidden).with_lock(Lock::Required).with_fork(Fork::Exclude)
 }
 
 /// What was made of each heap; null until its first allocation. Apart from [`HEAPS`], which is constant for
@@ -107,6 +118,11 @@ impl Heap {
         self.policy
     }
 
+    /// Its place in [`HEAPS`].
+    pub(crate) const fn index(&self) -> usize {
+        self.index
+    }
+
     fn root(&self) -> &'static AtomicPtr<Shared> {
         #[expect(clippy::indexing_slicing, reason = "`index` is below NR_HEAPS")]
         &ROOTS[self.index]
@@ -120,12 +136,24 @@ impl Heap {
         unsafe { shared.cast_const().as_ref() }
     }
 
+    /// What the heap is made with: that of the secret types is backed as the program chose.
+    fn settled_policy(&self) -> Policy {
+        if self.index != index_of(Policy::SECRET) {
+            return self.policy;
+        }
+        match settle_secret_backing() {
+            Backing::Hidden => hidden(self.policy),
+            backing => self.policy.with_backing(backing),
+        }
+    }
+
     #[cold]
     fn shared_or_create(&self) -> Result<&'static Shared, Error> {
         if let Some(shared) = self.shared() {
             return Ok(shared);
         }
-        let mine = Shared::create(self.policy, wanted(self.policy))?;
+        let policy = self.settled_policy();
+        let mine = Shared::create(policy, wanted(policy))?;
         let pointer = ptr::from_ref(mine).cast_mut();
         match self.root().compare_exchange(ptr::null_mut(), pointer, Ordering::Release, Ordering::Acquire) {
             Ok(_) => Ok(mine),

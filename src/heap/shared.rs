@@ -19,7 +19,7 @@ use super::thread::ThreadHeap;
 use super::units::Units;
 use crate::os::{self, Errno, Hint};
 use crate::pages::{PageBytes, Pins, Reservation};
-use crate::{Error, Fork, Operation, Policy};
+use crate::{Backing, Error, Fork, Operation, Policy};
 
 /// Where the sentinel page lies in the metadata range; [`Shared`] lies before it.
 const SENTINEL_OFFSET: usize = UNIT_BYTES / 2;
@@ -433,6 +433,10 @@ fn reserve(constraints: &Constraints, geometry: &Geometry) -> Result<(Reservatio
 /// Tells the kernel how to treat the memory range, once. What the policy promises must not fail; how many
 /// hints the system does not know is returned.
 fn apply_memory_hints(policy: Policy, memory: &Reservation) -> Result<u32, Error> {
+    if policy.backing() == Backing::Hidden {
+        // Secrets lie in files of their own, for which the kernel sees to the rest.
+        return memory.hint(Hint::DontFork).map(|()| 0);
+    }
     let mut refused = 0;
     match memory.hint(Hint::DontDump) {
         Ok(()) => {}

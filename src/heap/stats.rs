@@ -48,7 +48,7 @@ impl Heap {
     pub(crate) fn stats(&self) -> Option<(Policy, Stats)> {
         let shared = self.shared()?;
         shared.notice_fork();
-        Some((self.policy(), shared.stats()))
+        Some((shared.policy, shared.stats()))
     }
 }
 

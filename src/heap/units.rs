@@ -6,6 +6,9 @@
 //! | bare | maybe | maybe | no | on the stack `bare`: something could not be made, or the lock was given back |
 //! | ready | yes | yes | as the policy says | on the stack `ready`; its memory was given back or never touched |
 //! | slab | yes | yes | as the policy says | owned by a thread heap |
+//!
+//! Hidden memory (`Backing::Hidden`) is put in the place of a unit's slots when it would be locked, and reserved
+//! addresses in the place of that when the unit is given back. Its guard is never part of it.
 
 // UNSAFETY: makes guards in and gives back units that nobody uses.
 #![expect(unsafe_code, reason = "acts on units that the calling thread has just taken for itself")]
@@ -25,8 +28,8 @@ use super::large::subtract;
 use super::shared::{Shared, pages};
 use super::tables::Unit;
 use super::watermark::Watermark;
-use crate::os::{self, LockState, Support};
-use crate::pages::{GuardKind, PinId};
+use crate::os::{self, Access, LockState, Support};
+use crate::pages::{GuardKind, PageBytes, PinId};
 use crate::{Backing, Error, Lock};
 
 /// Units made ready at once where a lock may fail without harm: fewer system calls a unit.
@@ -151,6 +154,10 @@ impl Shared {
 
     fn lock_units(&self, first: Unit, count: u32, kind: GuardKind) -> Result<Prepared, Error> {
         let bytes = count as usize * UNIT_BYTES;
+        if self.policy.backing() == Backing::Hidden {
+            // One unit (`acquire_fresh`): its slots, and not the guard.
+            return self.lock_part(first.offset(), PAYLOAD_BYTES).map(|()| Prepared::Locked);
+        }
         if self.policy.lock() == Lock::Off {
             return Ok(Prepared::Unlocked);
         }
@@ -184,9 +191,29 @@ impl Shared {
         {
             return Err(Error::LockLimit { needed_bytes: bytes, limit_bytes });
         }
-        self.memory.lock(pages(offset)?, pages(bytes)?)?;
+        self.lock_or_hide(pages(offset)?, pages(bytes)?)?;
         self.counters.locked_bytes.fetch_add(bytes, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Locks pages that no block uses yet, or puts hidden memory in their place.
+    fn lock_or_hide(&self, offset: PageBytes, bytes: PageBytes) -> Result<(), Error> {
+        if self.policy.backing() == Backing::Hidden {
+            // SAFETY: the pages were taken for a block that is still to be made.
+            return unsafe { self.memory.hide(offset, bytes) };
+        }
+        self.memory.lock(offset, bytes)
+    }
+
+    /// Ends what `lock_part` did for pages that no block uses, and gives their memory back. Hidden memory stays if
+    /// the kernel refuses; it is zero.
+    pub(crate) fn unhide_part(&self, offset: usize, bytes: usize) {
+        if let (Ok(offset), Ok(len)) = (pages(offset), pages(bytes))
+            // SAFETY: no block uses the pages.
+            && unsafe { self.memory.unhide(offset, len) }.is_ok()
+        {
+            subtract(&self.counters.locked_bytes, bytes);
+        }
     }
 
     /// Pins a unit where the policy asks for it. What cannot be pinned stays locked and is counted.
@@ -223,6 +250,21 @@ impl Shared {
             if is_own {
                 subtract(&self.counters.pinned_bytes, PAYLOAD_BYTES);
             }
+        }
+        if self.policy.backing() == Backing::Hidden {
+            self.counters.give(UNIT_BYTES);
+            if is_own {
+                self.unhide_part(unit.offset(), PAYLOAD_BYTES);
+                if let (Ok(offset), Ok(bytes)) = (pages(unit.offset()), pages(PAYLOAD_BYTES)) {
+                    // Other threads may still remember lines of it, to be written back: that needs a mapping that
+                    // can be read.
+                    // SAFETY: no slot of the unit is in use.
+                    let _ = unsafe { self.memory.set_access(offset, bytes, Access::Read) };
+                }
+            }
+            header.prepared.store(Prepared::Unlocked as u32, Ordering::Relaxed);
+            self.units.bare.push(unit.number(), |number| self.unit_link(number));
+            return;
         }
         let state = if is_own && header.prepared.load(Ordering::Relaxed) == Prepared::Locked as u32 {
             LockState::Locked

@@ -31,12 +31,16 @@ pub enum Call {
     RingRegister,
     /// Unpinning a range.
     RingUnregister,
+    /// Making hidden memory.
+    Hide,
+    /// Giving it back.
+    Unhide,
 }
 
 #[cfg(any(test, feature = "fault-injection"))]
 impl Call {
     /// Every kind, each at its [`index`](Self::index).
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::Reserve,
         Self::Release,
         Self::Protect,
@@ -50,6 +54,8 @@ impl Call {
         Self::RingSetup,
         Self::RingRegister,
         Self::RingUnregister,
+        Self::Hide,
+        Self::Unhide,
     ];
 
     /// Its place in [`ALL`](Self::ALL).

@@ -9,6 +9,8 @@ pub(crate) struct Errno(pub(crate) i32);
 pub(crate) type Result<T> = core::result::Result<T, Errno>;
 
 impl Errno {
+    /// Refused: what some sandboxes answer.
+    pub(crate) const ACCES: Self = Self(libc::EACCES);
     /// Try again: for `mmap` under `mlockall(MCL_FUTURE)` the limit of locked memory.
     pub(crate) const AGAIN: Self = Self(libc::EAGAIN);
     /// Not an open descriptor.
@@ -27,6 +29,8 @@ impl Errno {
     pub(crate) const NOSPC: Self = Self(libc::ENOSPC);
     /// No such system call.
     pub(crate) const NOSYS: Self = Self(libc::ENOSYS);
+    /// Not for such memory.
+    pub(crate) const OPNOTSUPP: Self = Self(libc::EOPNOTSUPP);
     /// Not permitted.
     pub(crate) const PERM: Self = Self(libc::EPERM);
 

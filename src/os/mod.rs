@@ -211,6 +211,43 @@ pub(crate) unsafe fn discard(ptr: NonNull<u8>, len: usize, state: LockState) -> 
     unsafe { backend::discard(ptr, len, state) }
 }
 
+/// Puts hidden memory in the place of a range: memory that the kernel itself has no mapping of, so that neither
+/// a debugger nor `/proc/PID/mem` nor a device gets at it. Readable and writable, locked by nature, never moved,
+/// not in core dumps; a child made by fork has no such mapping.
+///
+/// - Before: no access, nothing of it locked or pinned; or hidden, and then what it holds is gone.
+/// - Result: `NOSYS` where the system has none or it is switched off, `PERM` or what else a sandbox says, `AGAIN` at the
+///   limit of locked memory, `NOMEM` with too many mappings, `MFILE` without a free descriptor, `BUSY` where other
+///   threads fork all the time. After an error the range is reserved as before.
+/// - Contents: zero. The pages are taken at the first touch; with no memory left for them that is a fault.
+/// - The machine does not hibernate as long as there is any.
+///
+/// # Safety
+///
+/// - The whole range came from [`reserve`] and was not released.
+/// - No reference into it is used across the call.
+pub(crate) unsafe fn hide(ptr: NonNull<u8>, len: usize) -> Result<()> {
+    fake::gate(Call::Hide)?;
+    // SAFETY: forwarded: the caller promises the same two things.
+    unsafe { backend::hide(ptr, len) }
+}
+
+/// Ends [`hide`] for a range, or for the part of one: reserved addresses again, without access, that children do not
+/// get.
+///
+/// - Result: `NOMEM` with too many mappings; then it is as it was.
+/// - Contents: gone, and zeroed by the kernel once nothing else maps what was hidden together.
+///
+/// # Safety
+///
+/// - The whole range came from [`reserve`] and was not released.
+/// - No reference into it is used afterwards.
+pub(crate) unsafe fn unhide(ptr: NonNull<u8>, len: usize) -> Result<()> {
+    fake::gate(Call::Unhide)?;
+    // SAFETY: forwarded: the caller promises the same two things.
+    unsafe { backend::unhide(ptr, len) }
+}
+
 /// Tells which pages of a range are in RAM: `out` gets one byte a page, whose lowest bit says so.
 ///
 /// - Before: `out` has at least one byte for every page of the range, else `INVAL`.

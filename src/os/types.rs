@@ -101,4 +101,6 @@ pub(crate) struct Features {
     /// Pins by io_uring (Linux 5.19): known once the first ring was asked for, since a sandbox may kill a
     /// process for asking.
     pub(crate) io_uring: Support,
+    /// Hidden memory by memfd_secret (Linux 5.14): known once it was first asked for, as for `io_uring`.
+    pub(crate) hidden: Support,
 }

@@ -52,6 +52,13 @@ impl Reservation {
         })
     }
 
+    /// The same for a range of hidden memory, whose pages are never dumped, huge or merged. No child gets it.
+    pub(crate) fn hint_hidden(&self) -> Result<Hints, Error> {
+        self.hint(Hint::DontFork)?;
+        let in_force = Measure::InForce;
+        Ok(Hints { no_dump: in_force, fork: Fork::Exclude, no_huge_page: in_force, no_merge: in_force })
+    }
+
     fn hint_fork(&self, fork: Fork) -> Result<Fork, Error> {
         if fork == Fork::Inherit {
             return Ok(Fork::Inherit);

@@ -238,6 +238,29 @@ impl Reservation {
         unsafe { os::unlock(start, len.get()) }.map_err(|errno| failed(Operation::Lock, errno, len))
     }
 
+    /// Makes a part hidden memory, readable and writable, all zero; children do not get it. What it was before
+    /// (reserved, or hidden) is gone. On an error it is reserved only.
+    ///
+    /// # Safety
+    ///
+    /// - No reference into the part is used across the call.
+    pub(crate) unsafe fn hide(&self, offset: PageBytes, len: PageBytes) -> Result<(), Error> {
+        let start = self.part(Operation::Hide, offset, len)?;
+        // SAFETY: the part is reserved (invariant 1), and the caller answers for references.
+        unsafe { os::hide(start, len.get()) }.map_err(|errno| failed(Operation::Hide, errno, len))
+    }
+
+    /// Turns a part that is hidden back to reserved addresses. Wipe first: what was hidden together with it stays.
+    ///
+    /// # Safety
+    ///
+    /// - No reference into the part is used any more.
+    pub(crate) unsafe fn unhide(&self, offset: PageBytes, len: PageBytes) -> Result<(), Error> {
+        let start = self.part(Operation::Hide, offset, len)?;
+        // SAFETY: the part is reserved (invariant 1), and the caller answers for references.
+        unsafe { os::unhide(start, len.get()) }.map_err(|errno| failed(Operation::Hide, errno, len))
+    }
+
     /// Gives the memory of a part back and keeps its access, hints, guards and lock. It reads as zero from now
     /// on; the old pages go back unwiped, so wipe first, and unpin.
     ///
@@ -301,6 +324,14 @@ fn failed(operation: Operation, errno: Errno, len: PageBytes) -> Error {
                 // Unlimited: it was something else, such as too many mappings.
                 None => Error::Os { operation, errno: errno.0 },
             }
+        }
+        Operation::Hide if errno == Errno::AGAIN => match os::memlock_limit().soft {
+            Some(limit_bytes) => Error::LockLimit { needed_bytes, limit_bytes },
+            None => Error::Os { operation, errno: errno.0 },
+        },
+        Operation::Hide if errno == Errno::NOMEM => Error::MappingLimit,
+        Operation::Hide if matches!(errno, Errno::NOSYS | Errno::PERM | Errno::INVAL | Errno::ACCES) => {
+            Error::CannotHide { errno: errno.0 }
         }
         Operation::Reserve | Operation::Commit | Operation::Guard | Operation::Protect
             if errno == Errno::NOMEM || errno == Errno::AGAIN =>

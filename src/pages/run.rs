@@ -155,6 +155,10 @@ impl GuardedRun {
 
     /// Tells the kernel how to treat the data.
     pub(crate) fn advise(&mut self, hint: Hint) -> Result<(), Errno> {
+        if self.is_hidden() && hint == Hint::DoFork {
+            // A child would not get zeros, as of other secrets, but the secret itself.
+            return Err(Errno::OPNOTSUPP);
+        }
         let (data, bytes) = self.data();
         // SAFETY: reserved (invariant 1), and `&mut self` says that nobody uses a reference across this.
         unsafe { os::advise(data, bytes, hint) }?;
@@ -176,6 +180,10 @@ impl GuardedRun {
             self.check_slack();
             self.wipe();
         }
+        if self.is_hidden() {
+            // The kernel has no such call for it.
+            return Err(Errno::OPNOTSUPP);
+        }
         let (data, bytes) = self.data();
         let was_pinned = self.pin.take().map(|pin| pins().unpin(pin)).transpose()?.is_some();
         let locked = self.protection.locked == Measure::InForce;
@@ -191,6 +199,11 @@ impl GuardedRun {
             }
         }
         discarded
+    }
+
+    /// Whether it lies in hidden memory.
+    pub(crate) fn is_hidden(&self) -> bool {
+        self.kind.policy().backing() == Backing::Hidden
     }
 
     /// What it got of what its policy asks for.
@@ -278,7 +291,9 @@ fn protect(range: &Reservation, layout: RunLayout, kind: Kind) -> Result<(Protec
     let front = data_start.saturating_sub(page);
     let data_bytes = data_end.saturating_sub(data_start);
 
+    let is_hidden = policy.backing() == Backing::Hidden;
     let hints = match kind {
+        Kind::Secret(_) if is_hidden => range.hint_hidden()?,
         Kind::Secret(_) => range.hint_all(policy.fork())?,
         Kind::Ordinary => Hints::NONE,
     };
@@ -289,8 +304,15 @@ fn protect(range: &Reservation, layout: RunLayout, kind: Kind) -> Result<(Protec
         GuardKind::Marker => (front, range.len().saturating_sub(front)),
         GuardKind::NoAccess => (data_start, data_bytes),
     };
-    range.commit(start, len)?;
+    if is_hidden {
+        // SAFETY: nothing refers to the range yet.
+        unsafe { range.hide(data_start, data_bytes) }?;
+    } else {
+        range.commit(start, len)?;
+    }
     let locked = match policy.lock() {
+        // By nature.
+        _ if is_hidden => Measure::InForce,
         Lock::Off => Measure::NotWanted,
         lock => match lock_data(range, (data_start, data_bytes), (start, len)) {
             Ok(()) => Measure::InForce,
@@ -299,7 +321,7 @@ fn protect(range: &Reservation, layout: RunLayout, kind: Kind) -> Result<(Protec
         },
     };
     let (pinned, pin) = match policy.backing() {
-        Backing::Locked => (Measure::NotWanted, None),
+        Backing::Locked | Backing::Hidden => (Measure::NotWanted, None),
         Backing::Auto => {
             // SAFETY: `data_start` lies within the range.
             let data = unsafe { range.base().add(data_start.get()) };

@@ -1,12 +1,14 @@
 //! Every system call failing, from the first use on. Needs the feature `fault-injection`.
 
 use oubliette::fault::{self, Call};
-use oubliette::{Error, IsolatedBox};
+use oubliette::{Backing, Error, IsolatedBox, Operation, SecretBox, SecretVec, set_secret_backing};
 
 use super::support::child::{self, Role};
+use super::support::{probe, skip};
 use super::{Key, key_of, try_key_of};
 
-pub(super) const ROLES: &[Role] = &[("fail_once", fail_once), ("fail_always", fail_always)];
+pub(super) const ROLES: &[Role] =
+    &[("fail_once", fail_once), ("fail_always", fail_always), ("fail_hidden", |_| fail_hidden())];
 
 const KINDS: [Call; 9] = [
     Call::Reserve,
@@ -42,6 +44,42 @@ fn each_call_fails_for_ever() {
     for index in 0..KINDS.len() {
         child::run("fail_always", &index.to_string()).assert_success();
     }
+}
+
+/// Hidden memory refused at any moment, or not given back: an error or nothing, and no secret in other memory.
+#[test]
+fn each_call_fails_that_hides() {
+    child::run("fail_hidden", "").assert_success();
+}
+
+fn fail_hidden() {
+    if !probe::has_memfd_secret() {
+        return skip::impossible("no memfd_secret: nothing can be hidden");
+    }
+    set_secret_backing(Backing::Hidden).unwrap();
+    let _first = (key_of(1), SecretBox::<Key>::random().unwrap());
+    for kind in [Call::Hide, Call::Unhide] {
+        for nth in 0..60 {
+            let failing = fault::fail(kind, nth, libc::ENOSYS);
+            let before = fault::count(kind);
+            let made: Vec<_> = (0..40).map(|_| IsolatedBox::<[u8; 9000]>::random()).collect();
+            let dense: Vec<_> = (0..3).map(|_| SecretBox::<[u8; 20_000]>::random()).collect();
+            let large = SecretVec::<u8>::with_capacity(200_000);
+            let errors = made.iter().flat_map(|made| made.as_ref().err());
+            let errors =
+                errors.chain(dense.iter().flat_map(|made| made.as_ref().err())).chain(large.as_ref().err());
+            assert!(errors.copied().all(|error| error == Error::CannotHide { errno: libc::ENOSYS }));
+            drop((made, dense, large));
+            oubliette::trim();
+            assert!(nth > 40 || fault::count(kind) > before, "{kind:?} was never called");
+            drop(failing);
+        }
+    }
+    let refusing = fault::fail_always(Call::Hide, libc::EMFILE);
+    let operation = IsolatedBox::<[u8; 9000]>::random().unwrap_err().operation();
+    assert_eq!(operation, Operation::Hide);
+    drop(refusing);
+    works(vec![(key_of(1), 1)]);
 }
 
 fn fail_once(argument: &str) {

@@ -22,6 +22,7 @@ mod faults {
     pub(super) const ROLES: &[super::support::child::Role] = &[];
 }
 mod guards;
+mod hidden;
 mod kernel;
 mod scale;
 #[path = "../support/mod.rs"]
@@ -50,5 +51,5 @@ fn address_of<T: oubliette::Inline>(secret: &IsolatedBox<T>) -> usize {
 #[test]
 #[ignore = "runs in a child of the other tests"]
 fn role() {
-    child::play(&[crimes::ROLES, faults::ROLES, kernel::ROLES, scale::ROLES].concat());
+    child::play(&[crimes::ROLES, faults::ROLES, hidden::ROLES, kernel::ROLES, scale::ROLES].concat());
 }

@@ -5,6 +5,7 @@
 
 pub(crate) mod block;
 pub(crate) mod child;
+pub(crate) mod foreign;
 pub(crate) mod fork;
 pub(crate) mod limits;
 #[path = "../../examples/proof/maps.rs"]
@@ -12,6 +13,7 @@ pub(crate) mod maps;
 pub(crate) mod pages;
 pub(crate) mod pattern;
 pub(crate) mod probe;
+pub(crate) mod ring;
 #[path = "../../examples/proof/scan.rs"]
 pub(crate) mod scan;
 pub(crate) mod seccomp;

@@ -15,6 +15,18 @@ pub(crate) fn has_io_uring() -> bool {
     true
 }
 
+/// Whether there is hidden memory, `memfd_secret(2)`.
+pub(crate) fn has_memfd_secret() -> bool {
+    // SAFETY: the call takes a flag and touches no memory.
+    let file = unsafe { libc::syscall(447, libc::O_CLOEXEC) };
+    if file < 0 {
+        return false;
+    }
+    // SAFETY: the descriptor was made above and is used nowhere else.
+    unsafe { libc::close(file as i32) };
+    true
+}
+
 /// Whether `MADV_GUARD_INSTALL` (Linux 6.13) works.
 pub(crate) fn has_guard_install() -> bool {
     let page = super::pages::map(super::pages::PAGE_BYTES);

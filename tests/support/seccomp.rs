@@ -22,6 +22,8 @@ impl Denied {
     /// No rings: as with `kernel.io_uring_disabled = 2`.
     pub(crate) const IO_URING: Self =
         Self { call: libc::SYS_io_uring_setup, argument: None, errno: libc::EPERM };
+    /// No hidden memory: as before Linux 5.14, or with `secretmem.enable=0`.
+    pub(crate) const MEMFD_SECRET: Self = Self { call: 447, argument: None, errno: libc::ENOSYS };
     /// `madvise(.., MADV_GUARD_INSTALL)`: as before Linux 6.13.
     pub(crate) const GUARD_INSTALL: Self =
         Self { call: libc::SYS_madvise, argument: Some((2, 102)), errno: libc::EINVAL };

@@ -24,10 +24,13 @@ use super::window::{NR_CLASSES, pages_of};
 use crate::heap::index_stack::IndexStack;
 use crate::os::{self, Errno, Hint};
 use crate::pages::{GuardKind, PageBytes, Reservation};
-use crate::{Error, Operation};
+use crate::policy::settle_secret_backing;
+use crate::{Backing, Error, Operation};
 
 /// Addresses of an arena; halved while the limit of addresses is too small for it.
 const MEMORY_BYTES: usize = 1 << 36;
+/// The least to be tried.
+const LEAST_MEMORY_BYTES: usize = 1 << 22;
 /// Most slots of an arena.
 const MOST_SLOTS: usize = 1 << 23;
 /// Data pages that are prepared at once.
@@ -69,6 +72,8 @@ pub(super) struct Arena {
     pub(super) warm_bytes: usize,
     pub(super) canary_key: u64,
     pub(super) hints_refused: u32,
+    /// What its windows are made of.
+    pub(super) backing: Backing,
     steps: AtomicUsize,
     pub(super) cold: IndexStack,
     pub(super) warm: IndexStack,
@@ -162,13 +167,25 @@ impl Arena {
         }
     }
 
-    /// Maps an arena and writes the value to its place. Nothing refers to it yet.
+    /// Maps an arena, half as large as long as its addresses are not to be had: under a limit the records need
+    /// some as well. Nothing refers to it yet.
     fn create(class: usize) -> Result<NonNull<Self>, Error> {
+        let mut memory_bytes = MEMORY_BYTES;
+        loop {
+            match Self::create_within(class, memory_bytes) {
+                Err(Error::AddressSpace { .. }) if memory_bytes > LEAST_MEMORY_BYTES => memory_bytes /= 2,
+                made => return made,
+            }
+        }
+    }
+
+    /// Maps an arena of that size or smaller, and writes the value to its place.
+    fn create_within(class: usize, memory_bytes: usize) -> Result<NonNull<Self>, Error> {
         let page_bytes = os::page_size();
         let data_bytes = pages_of(class) * page_bytes;
         let stride_bytes = data_bytes + page_bytes;
         let least = PageBytes::round_up(stride_bytes + page_bytes).ok_or(Error::TooLarge)?;
-        let wanted = PageBytes::round_down(MEMORY_BYTES.max(least.get()));
+        let wanted = PageBytes::round_down(memory_bytes.max(least.get()));
         let memory = Reservation::new(wanted, least)?;
         let nr_slots = ((memory.len().get() - page_bytes) / stride_bytes).min(MOST_SLOTS);
         let metadata_bytes = PageBytes::round_up(2 * page_bytes + nr_slots * RECORD_BYTES);
@@ -181,7 +198,8 @@ impl Arena {
                     return Err(error);
                 }
             };
-        let prepared = match prepare(&memory, &metadata) {
+        let backing = settle_secret_backing();
+        let prepared = match prepare(&memory, &metadata, backing) {
             Ok(prepared) => prepared,
             Err(error) => {
                 // SAFETY: made above, and nobody knows an address in it.
@@ -210,6 +228,7 @@ impl Arena {
             warm_bytes: warm_bytes(),
             canary_key: u64::from_ne_bytes(prepared.seed),
             hints_refused: prepared.hints_refused,
+            backing,
             steps: AtomicUsize::new(0),
             cold: IndexStack::new(),
             warm: IndexStack::new(),
@@ -332,7 +351,28 @@ struct Prepared {
 }
 
 /// What may fail once the ranges are reserved.
-fn prepare(memory: &Reservation, metadata: &Reservation) -> Result<Prepared, Error> {
+fn prepare(memory: &Reservation, metadata: &Reservation, backing: Backing) -> Result<Prepared, Error> {
+    let hints_refused = match backing {
+        // Windows are files of their own, for which the kernel sees to the rest.
+        Backing::Hidden => memory.hint(Hint::DontFork).map(|()| 0),
+        Backing::Auto | Backing::Locked => hint_memory(memory),
+    }?;
+    // No secrets there, but the key of the canaries.
+    let _ = metadata.hint(Hint::DontDump);
+    let page = PageBytes::one();
+    let is_wiped_on_fork = metadata.hint_part(page, page, Hint::WipeOnFork).is_ok();
+    let two = page.checked_add(page).ok_or(Error::TooLarge)?;
+    metadata.commit(PageBytes::ZERO, two)?;
+    if backing != Backing::Hidden {
+        share_one_owner(memory)?;
+    }
+    let mut seed = [0; 8];
+    os::fill_random(&mut seed).map_err(|errno| Error::Os { operation: Operation::Random, errno: errno.0 })?;
+    Ok(Prepared { hints_refused, is_wiped_on_fork, seed })
+}
+
+/// Tells how many hints the system does not know.
+fn hint_memory(memory: &Reservation) -> Result<u32, Error> {
     let mut hints_refused = 0;
     match memory.hint(Hint::DontDump) {
         Ok(()) => {}
@@ -346,16 +386,7 @@ fn prepare(memory: &Reservation, metadata: &Reservation) -> Result<Prepared, Err
     }
     // Where pages cannot be wiped in the child, it does not get them at all.
     memory.hint(Hint::WipeOnFork).or_else(|_| memory.hint(Hint::DontFork))?;
-    // No secrets there, but the key of the canaries.
-    let _ = metadata.hint(Hint::DontDump);
-    let page = PageBytes::one();
-    let is_wiped_on_fork = metadata.hint_part(page, page, Hint::WipeOnFork).is_ok();
-    let two = page.checked_add(page).ok_or(Error::TooLarge)?;
-    metadata.commit(PageBytes::ZERO, two)?;
-    share_one_owner(memory)?;
-    let mut seed = [0; 8];
-    os::fill_random(&mut seed).map_err(|errno| Error::Os { operation: Operation::Random, errno: errno.0 })?;
-    Ok(Prepared { hints_refused, is_wiped_on_fork, seed })
+    Ok(hints_refused)
 }
 
 /// Touches one page while the range is one mapping. The kernel keeps a record for each mapping that has

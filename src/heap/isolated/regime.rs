@@ -13,7 +13,9 @@
 //! An arena is split until it holds [`SPLIT_MOST`] secrets, or the kernel refuses a mapping; one call of
 //! `mlock2` over all of it then merges every mapping that is sealed (43 ms for 5,000). When it holds less
 //! than [`SPLIT_LEAST`] again, each slot gets mappings of its own the next time that it is opened. Where a
-//! limit of locked memory is in force arenas stay split: the guards would be charged.
+//! limit of locked memory is in force arenas stay split: the guards would be charged. Windows of hidden memory
+//! ([`Backing::Hidden`]) are files of their own, which the kernel never merges: such an arena stays split, too, and
+//! ends at half as many secrets as the process may have mappings.
 
 // UNSAFETY: locks and unlocks pages by address.
 #![expect(unsafe_code, reason = "calls the os contract on pages of the arena")]
@@ -23,7 +25,7 @@ use core::sync::atomic::Ordering;
 
 use super::arena::Arena;
 use super::record::Record;
-use crate::os;
+use crate::{Backing, os};
 
 /// Slots above which an arena is merged: 16,384 mappings of 65,530.
 const SPLIT_MOST: usize = 8192;
@@ -44,7 +46,7 @@ impl Arena {
     /// After a slot was taken: merges once there are too many to give each its own mappings.
     #[inline]
     pub(super) fn note_more(&self, live: usize) {
-        if live > SPLIT_MOST && !self.is_merged() && is_unlimited() {
+        if live > SPLIT_MOST && !self.is_merged() && is_unlimited() && self.backing != Backing::Hidden {
             self.merge();
         }
     }
@@ -68,6 +70,7 @@ impl Arena {
         let regime = self.regime.load(Ordering::Relaxed);
         let order = Ordering::Relaxed;
         if regime & MERGED != 0
+            || self.backing == Backing::Hidden
             || self.regime.compare_exchange(regime, regime.wrapping_add(1), order, order).is_err()
         {
             return false;
@@ -83,7 +86,10 @@ impl Arena {
     #[inline]
     pub(super) fn split(&self, number: u32, record: &Record) {
         let regime = self.regime.load(Ordering::Relaxed);
-        if regime & MERGED == 0 && record.regime.load(Ordering::Relaxed) != regime {
+        if regime & MERGED == 0
+            && record.regime.load(Ordering::Relaxed) != regime
+            && self.backing != Backing::Hidden
+        {
             self.split_slow(number, record, regime);
         }
     }

@@ -15,7 +15,7 @@ use super::window::{CANARY_BYTES, Window, class_of};
 use crate::heap::corruption::Corruption;
 use crate::os::{self, Access, Errno, LockState};
 use crate::pages::PageBytes;
-use crate::{Error, Flush, Operation, wipe};
+use crate::{Backing, Error, Flush, Operation, wipe};
 
 /// The largest window that is kept ready.
 const WARM_WINDOW_BYTES: usize = 64 << 10;
@@ -307,6 +307,12 @@ impl Arena {
     #[cold]
     pub(super) fn warm_up(&self, number: u32, record: &Record) -> Result<(), Error> {
         let (offset, len) = self.window(number, record);
+        if self.backing == Backing::Hidden {
+            // SAFETY: nobody uses the window of a cold slot.
+            unsafe { self.memory.hide(offset, len) }?;
+            self.counters.locked_bytes.fetch_add(len.get(), Ordering::Relaxed);
+            return Ok(());
+        }
         self.give_access(number, record, Access::ReadWrite)?;
         if let Err(error) = self.memory.lock(offset, len) {
             // SAFETY: no reference was made.
@@ -314,6 +320,9 @@ impl Arena {
             return Err(error);
         }
         self.counters.locked_bytes.fetch_add(len.get(), Ordering::Relaxed);
+        if self.backing != Backing::Auto {
+            return Ok(());
+        }
         // SAFETY: within the memory.
         let start = unsafe { self.memory.base().add(offset.get()) };
         // SAFETY: reserved memory that is never unmapped; `chill` unpins before it discards.
@@ -372,6 +381,13 @@ impl Arena {
     #[cold]
     pub(super) fn chill(&self, number: u32, record: &Record) {
         let (offset, len) = self.window(number, record);
+        if self.backing == Backing::Hidden {
+            self.counters.locked_bytes.fetch_sub(len.get(), Ordering::Relaxed);
+            // After a failure the pages stay in memory, hidden, and wiped.
+            // SAFETY: nobody uses the window.
+            let _ = unsafe { self.memory.unhide(offset, len) };
+            return record.set_state(State::Cold);
+        }
         if let Some(pinned) = record.take_pin() {
             self.counters.pinned_bytes.fetch_sub(len.get(), Ordering::Relaxed);
             // After a failure the frames stay, wiped, until the table of pins is closed.

@@ -197,6 +197,15 @@ impl Shared {
             return;
         }
         self.unpin_run(run);
+        let entry = self.entry(run.number);
+        if self.policy.backing() == Backing::Hidden {
+            if self.lock_state(run) == LockState::Locked {
+                self.unhide_part(self.geometry.slab_bytes + self.extent_end(run) - bytes, bytes);
+            }
+            entry.is_locked.store(0, Ordering::Relaxed);
+            entry.extent_pages.store(0, Ordering::Relaxed);
+            return;
+        }
         let state = self.lock_state(run);
         if os::DISCARDS_WITHOUT_ACCESS
             && let (Ok(offset), Ok(len)) =
@@ -212,7 +221,6 @@ impl Shared {
             }
             LockState::Unlocked => {}
         }
-        let entry = self.entry(run.number);
         entry.is_locked.store(0, Ordering::Relaxed);
         entry.extent_pages.store(0, Ordering::Relaxed);
     }

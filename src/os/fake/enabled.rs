@@ -93,6 +93,7 @@ pub(in crate::os) fn adjust(features: Features) -> Features {
     Features {
         guard_install: unless_failing(Call::InstallGuard, features.guard_install),
         io_uring: unless_failing(Call::RingSetup, features.io_uring),
+        hidden: unless_failing(Call::Hide, features.hidden),
         ..features
     }
 }

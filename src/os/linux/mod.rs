@@ -8,6 +8,7 @@
 
 mod abort;
 mod advise;
+mod hidden;
 mod limits;
 mod lock;
 mod map;
@@ -23,6 +24,7 @@ pub(super) use abort::{abort_with, preserve_errno};
 pub(super) const DISCARDS_WITHOUT_ACCESS: bool = true;
 
 pub(super) use advise::{advise, discard, install_guards, is_locked, resident};
+pub(super) use hidden::{hide, unhide};
 pub(super) use limits::{
     address_space_limit, locked_bytes, may_exceed_memlock_limit, memlock_limit, page_size,
 };

@@ -55,6 +55,7 @@ static LOCK_ON_FAULT: Answer = Answer::new();
 static DONTNEED_LOCKED: Answer = Answer::new();
 static WIPE_ON_FORK: Answer = Answer::new();
 static IO_URING: Answer = Answer::new();
+static HIDDEN: Answer = Answer::new();
 
 /// What the kernel offers. The first call makes some 20 system calls, later ones none.
 pub(in crate::os) fn features() -> Features {
@@ -81,12 +82,20 @@ pub(in crate::os) fn features() -> Features {
             unsafe { advise::advise(page, len, Hint::WipeOnFork) }
         }),
         io_uring: IO_URING.get(),
+        hidden: HIDDEN.get(),
     }
 }
 
 /// Remembers how asking for a ring ended.
 pub(super) fn note_io_uring(result: Result<()>) {
     IO_URING.set(result);
+}
+
+/// Remembers how asking for hidden memory ended. A limit of descriptors says nothing of the kernel.
+pub(super) fn note_hidden(result: Result<()>) {
+    if !matches!(result, Err(Errno(libc::EMFILE | libc::ENFILE))) {
+        HIDDEN.set(result);
+    }
 }
 
 fn on_scratch_page(attempt: impl FnOnce(NonNull<u8>, usize) -> Result<()>) -> Result<()> {

@@ -115,7 +115,26 @@ pub(super) const fn features() -> Features {
         dontneed_locked: NONE,
         wipe_on_fork: NONE,
         io_uring: NONE,
+        hidden: NONE,
     }
+}
+
+/// There is none.
+///
+/// # Safety
+///
+/// None needed.
+pub(super) const unsafe fn hide(_ptr: NonNull<u8>, _len: usize) -> Result<()> {
+    Err(Errno::NOSYS)
+}
+
+/// There is none.
+///
+/// # Safety
+///
+/// None needed.
+pub(super) const unsafe fn unhide(_ptr: NonNull<u8>, _len: usize) -> Result<()> {
+    Err(Errno::NOSYS)
 }
 
 /// There are no pins.

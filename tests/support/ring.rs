@@ -1,0 +1,125 @@
+//! A small io_uring, by its system calls: what a program would do I/O with.
+
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+const ENTRIES: u32 = 4;
+const SQE_BYTES: usize = 64;
+const OP_WRITE: u8 = 23;
+const OP_READ: u8 = 22;
+const ENTER_GETEVENTS: u32 = 1;
+const REGISTER_BUFFERS: u32 = 0;
+const SETUP_NO_SQARRAY: u32 = 1 << 16;
+const OFFSET_CQ_RING: libc::off_t = 0x800_0000;
+const OFFSET_SQES: libc::off_t = 0x1000_0000;
+
+/// `struct io_uring_params`: the words that are read here, the rest for the kernel.
+#[repr(C)]
+#[derive(Default)]
+struct Parameters {
+    sq_entries: u32,
+    cq_entries: u32,
+    flags: u32,
+    head: [u32; 7],
+    /// head, tail, ring_mask, ring_entries, flags, dropped, array, reserved, user_addr.
+    sq_off: [u32; 10],
+    /// head, tail, ring_mask, ring_entries, overflow, cqes, flags, reserved, user_addr.
+    cq_off: [u32; 10],
+}
+
+const _: () = assert!(size_of::<Parameters>() == 120);
+
+/// A ring of one request at a time.
+pub(crate) struct Ring {
+    descriptor: OwnedFd,
+    queues: *mut u8,
+    entries: *mut u8,
+    parameters: Parameters,
+}
+
+impl Ring {
+    pub(crate) fn new() -> io::Result<Self> {
+        let mut parameters = Parameters { flags: SETUP_NO_SQARRAY, ..Parameters::default() };
+        // SAFETY: the kernel reads and writes one `io_uring_params` (io_uring_setup(2)).
+        let made = unsafe { libc::syscall(libc::SYS_io_uring_setup, ENTRIES, &raw mut parameters) };
+        let descriptor = i32::try_from(made).ok().filter(|made| *made >= 0);
+        let descriptor = descriptor.ok_or_else(io::Error::last_os_error)?;
+        // SAFETY: made above, and nobody else knows it.
+        let descriptor = unsafe { OwnedFd::from_raw_fd(descriptor) };
+        // Both queues lie in one mapping (IORING_FEAT_SINGLE_MMAP, Linux 5.4).
+        let queues = map(&descriptor, OFFSET_CQ_RING)?;
+        let entries = map(&descriptor, OFFSET_SQES)?;
+        Ok(Self { descriptor, queues, entries, parameters })
+    }
+
+    /// Registers one fixed buffer.
+    pub(crate) fn register(&self, address: usize, len: usize) -> io::Result<()> {
+        let buffer = libc::iovec { iov_base: address as *mut libc::c_void, iov_len: len };
+        let ring = self.descriptor.as_raw_fd();
+        // SAFETY: the kernel reads one `iovec`, and pins what it names, or refuses.
+        let code = unsafe {
+            libc::syscall(libc::SYS_io_uring_register, ring, REGISTER_BUFFERS, &raw const buffer, 1_u32)
+        };
+        if code == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+
+    /// Writes from this address to a file, and waits.
+    pub(crate) fn write(&mut self, file: &impl AsRawFd, address: usize, len: u32) -> io::Result<usize> {
+        self.transfer(OP_WRITE, file.as_raw_fd(), address, len)
+    }
+
+    /// Reads to this address from a file, and waits.
+    pub(crate) fn read(&mut self, file: &impl AsRawFd, address: usize, len: u32) -> io::Result<usize> {
+        self.transfer(OP_READ, file.as_raw_fd(), address, len)
+    }
+
+    fn transfer(&mut self, operation: u8, file: i32, address: usize, len: u32) -> io::Result<usize> {
+        let tail = self.word(self.parameters.sq_off[1]).load(Ordering::Acquire);
+        let index = tail as usize % ENTRIES as usize;
+        let mut entry = [0_u8; SQE_BYTES];
+        entry[0] = operation;
+        entry[4..8].copy_from_slice(&file.to_ne_bytes());
+        entry[16..24].copy_from_slice(&(address as u64).to_ne_bytes());
+        entry[24..28].copy_from_slice(&len.to_ne_bytes());
+        // SAFETY: the mapping holds ENTRIES entries.
+        let place = unsafe { self.entries.cast::<[u8; SQE_BYTES]>().add(index) };
+        // SAFETY: as above; the kernel reads it only once it is told.
+        unsafe { place.write(entry) };
+        self.word(self.parameters.sq_off[1]).store(tail.wrapping_add(1), Ordering::Release);
+        let ring = self.descriptor.as_raw_fd();
+        // SAFETY: one request, whose addresses are the caller's (io_uring_enter(2)).
+        let done = unsafe {
+            libc::syscall(libc::SYS_io_uring_enter, ring, 1_u32, 1_u32, ENTER_GETEVENTS, 0_usize, 0_usize)
+        };
+        if done != 1 {
+            return Err(io::Error::last_os_error());
+        }
+        let head = self.word(self.parameters.cq_off[0]).load(Ordering::Acquire);
+        let mask = self.word(self.parameters.cq_off[2]).load(Ordering::Relaxed);
+        let at = self.parameters.cq_off[5] as usize + (head & mask) as usize * 16 + 8;
+        // SAFETY: within the mapping.
+        let result = unsafe { self.queues.add(at) };
+        // SAFETY: the result of an entry of the completion queue, which the kernel has filled in.
+        let result = unsafe { result.cast::<i32>().read() };
+        self.word(self.parameters.cq_off[0]).store(head.wrapping_add(1), Ordering::Release);
+        usize::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result))
+    }
+
+    /// A word that is shared with the kernel.
+    fn word(&self, offset: u32) -> &AtomicU32 {
+        // SAFETY: offsets come from the kernel and lie in the mapping.
+        let word = unsafe { self.queues.add(offset as usize) };
+        // SAFETY: aligned, mapped as long as this lives, and shared by atomics only.
+        unsafe { AtomicU32::from_ptr(word.cast()) }
+    }
+}
+
+/// A mapping of a ring; it stays until the end of the process.
+fn map(descriptor: &OwnedFd, offset: libc::off_t) -> io::Result<*mut u8> {
+    let (access, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_POPULATE);
+    // SAFETY: a new mapping at a place that the kernel chooses.
+    let mapping =
+        unsafe { libc::mmap(std::ptr::null_mut(), 4096, access, flags, descriptor.as_raw_fd(), offset) };
+    if mapping == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(mapping.cast()) }
+}
