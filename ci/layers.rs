@@ -36,6 +36,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("secret", &["error", "policy", "sync", "os", "wipe", "pages", "heap", "exit"]),
     ("scope", &["error", "policy", "sync", "os", "wipe", "pages", "heap", "exit", "secret"]),
     ("global", &["error", "policy", "sync", "os", "wipe", "pages", "heap", "exit", "secret", "scope"]),
+    ("warm_up", &["error", "os", "wipe", "exit", "secret", "scope"]),
     ("dma", &["error", "policy", "sync", "os", "wipe", "pages", "heap", "exit", "secret"]),
     // Test support, under a feature of its own: opens the inside of layers to tests and fuzzers.
     ("fault", &["error", "policy", "os"]),

@@ -13,6 +13,7 @@
 //! | [`Policy`] | what a heap promises |
 //! | [`report()`] | what there is, what protects it, and where that is less than promised |
 //! | [`purge()`], [`flush()`], [`wipe()`] | wipe every secret now; write back what is pending; wipe a buffer of your own |
+//! | [`warm_up()`], [`SecretBox::reserve`], [`IsolatedBox::reserve`] | everything that takes time or a system call, ahead |
 //! | [`set_wipe_at_end`], [`set_secret_flush`], [`set_secret_backing`] | what happens at the end of the process, at each drop, and what backs secrets |
 //!
 //! ```
@@ -112,6 +113,8 @@ mod scope;
 
 #[cfg(not(loom))]
 mod global;
+#[cfg(not(loom))]
+mod warm_up;
 
 #[cfg(feature = "fault-injection")]
 pub mod fault;
@@ -156,6 +159,8 @@ pub use secret::{
     Inline, IsolatedBox, NewWithError, Open, OpenMut, Plain, SecretBox, SecretString, SecretVec,
     secret_flush, set_secret_flush,
 };
+#[cfg(not(loom))]
+pub use warm_up::warm_up;
 pub use wipe::{Instruction, Reach, wipe, wipe_value};
 
 #[cfg(not(loom))]

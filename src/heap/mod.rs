@@ -43,6 +43,8 @@ mod large;
 #[cfg(not(loom))]
 mod pending;
 #[cfg(not(loom))]
+mod reserve;
+#[cfg(not(loom))]
 mod rng;
 #[cfg(not(loom))]
 mod shadow;

@@ -197,7 +197,8 @@ impl<'a> Local<'a> {
         self.heap.nr_empty.set(empty);
         // A quarter of the slabs may stay empty: giving pages back and taking them again costs more than
         // anything else a heap does.
-        if empty > EMPTY_KEPT && empty > self.heap.nr_slabs.get() / 4 {
+        let kept = EMPTY_KEPT.max(self.heap.empty_kept.get());
+        if empty > kept && empty > self.heap.nr_slabs.get() / 4 {
             self.release_slab(class, unit);
         }
     }

@@ -42,6 +42,8 @@ pub(crate) struct ThreadHeap {
     pub(crate) nr_slabs: Cell<u32>,
     /// Of these, the ones without a block in use.
     pub(crate) nr_empty: Cell<u32>,
+    /// Empty slabs to keep on request, more than the usual.
+    pub(crate) empty_kept: Cell<u32>,
     /// Number of the heap's forks when it was set up.
     pub(crate) generation: Cell<u32>,
     /// Slabs with blocks that other threads freed.

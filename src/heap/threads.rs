@@ -176,6 +176,7 @@ impl Shared {
         }
         // SAFETY: set up, of this heap, held by the calling thread.
         let local = unsafe { Local::new(self, heap) };
+        heap.empty_kept.set(0);
         local.trim(0);
         local.write_back_all();
         self.registry.put_idle(number, |number| self.idle_link(number));

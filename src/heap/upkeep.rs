@@ -51,7 +51,10 @@ pub(crate) fn trim_all() {
             shared.notice_fork();
             // Without a thread heap there is nothing at hand to give back.
             if !threads::held(index).is_null() {
-                let _ = threads::with_local(index, shared, |local| local.trim(0));
+                let _ = threads::with_local(index, shared, |local| {
+                    local.heap().empty_kept.set(0);
+                    local.trim(0)
+                });
             }
             shared.scavenge();
             shared.drop_kept();

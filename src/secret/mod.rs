@@ -46,6 +46,13 @@ mod vec;
 mod tests;
 
 pub use boxed::SecretBox;
+
+/// Sets up what secrets share: the heap, the calling thread's part of it, and a slot of a page.
+pub(crate) fn warm_up() -> Result<(), crate::Error> {
+    raw::warm_up()?;
+    raw::Isolated::<[u64; 4]>::reserve_least(1)
+}
+
 pub use flush::{secret_flush, set_secret_flush};
 pub use inline::{Inline, Plain};
 pub use isolated::{IsolatedBox, Open, OpenMut};

@@ -24,6 +24,7 @@ mod faults {
 mod guards;
 mod hidden;
 mod kernel;
+mod ready;
 mod scale;
 #[path = "../support/mod.rs"]
 mod support;
@@ -51,5 +52,7 @@ fn address_of<T: oubliette::Inline>(secret: &IsolatedBox<T>) -> usize {
 #[test]
 #[ignore = "runs in a child of the other tests"]
 fn role() {
-    child::play(&[crimes::ROLES, faults::ROLES, hidden::ROLES, kernel::ROLES, scale::ROLES].concat());
+    child::play(
+        &[crimes::ROLES, faults::ROLES, hidden::ROLES, kernel::ROLES, ready::ROLES, scale::ROLES].concat(),
+    );
 }

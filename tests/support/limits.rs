@@ -98,10 +98,20 @@ pub(crate) fn mapping_count() -> usize {
 
 /// Minor page faults of this thread so far.
 pub(crate) fn minor_faults() -> i64 {
+    usage().ru_minflt
+}
+
+/// Page faults of this thread so far, minor and major.
+pub(crate) fn faults() -> i64 {
+    let usage = usage();
+    usage.ru_minflt + usage.ru_majflt
+}
+
+fn usage() -> libc::rusage {
     // SAFETY: `rusage` consists of integers, for which all zeros are a value.
     let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
     // SAFETY: `usage` is valid for a write (getrusage(2)).
     let result = unsafe { libc::getrusage(libc::RUSAGE_THREAD, &raw mut usage) };
     assert_eq!(result, 0);
-    usage.ru_minflt
+    usage
 }

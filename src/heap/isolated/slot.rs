@@ -100,6 +100,13 @@ impl Slot {
         Ok(())
     }
 
+    /// Makes sure that at least `count` slots for such a block are kept ready.
+    pub(crate) fn reserve_least(block: Layout, count: usize) -> Result<(), Error> {
+        let class = class_of(block, os::page_size()).ok_or(Error::TooLarge)?;
+        let ready = Arena::of(class)?.counters.reserved.load(Ordering::Relaxed);
+        Self::reserve(block, count.saturating_sub(ready))
+    }
+
     /// The first byte of the block.
     #[inline]
     pub(crate) const fn block(&self) -> NonNull<u8> {

@@ -53,6 +53,12 @@ impl<T: Inline> Isolated<T> {
         Slot::reserve(Self::LAYOUT, count)
     }
 
+    /// Makes sure that room for `count` values is ready.
+    pub(in crate::secret) fn reserve_least(count: usize) -> Result<(), Error> {
+        exit::arm();
+        Slot::reserve_least(Self::LAYOUT, count)
+    }
+
     /// Opens it for reading, or for what a shared reference to `T` needs.
     #[inline]
     pub(in crate::secret) fn open(&self) -> Result<Shared<'_, T>, Error> {

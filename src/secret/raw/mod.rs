@@ -43,6 +43,18 @@ pub(crate) fn allocate(layout: Layout) -> Result<NonNull<u8>, Error> {
     HEAP.allocate(layout)
 }
 
+/// Sets the heap up, and the calling thread's part of it.
+pub(in crate::secret) fn warm_up() -> Result<(), Error> {
+    exit::arm();
+    HEAP.warm_up(Layout::new::<[u64; 4]>())
+}
+
+/// Gets memory ready for `count` more such blocks on the calling thread.
+pub(crate) fn reserve(layout: Layout, count: usize) -> Result<(), Error> {
+    exit::arm();
+    HEAP.reserve(layout, count)
+}
+
 /// Gives a block of the secret heap back: wiped when this returns, and flushed as the setting says.
 ///
 /// # Safety

@@ -5,7 +5,7 @@ use core::marker::PhantomData;
 use core::mem::ManuallyDrop;
 use core::ptr::{self, NonNull};
 
-use super::{allocate, count_leaked, deallocate, forget_bytes};
+use super::{allocate, count_leaked, deallocate, forget_bytes, reserve};
 use crate::secret::inline::Inline;
 use crate::{Error, wipe};
 
@@ -37,6 +37,11 @@ impl<T: Inline> Value<T> {
         // Invariant 1 by either branch; 2 because the heap gives zeros and zeros are a `T`, by `Inline`; 3
         // because the block is new.
         Ok(Self { ptr, _owns: PhantomData })
+    }
+
+    /// Gets memory ready for `count` more values on the calling thread.
+    pub(in crate::secret) fn reserve(count: usize) -> Result<(), Error> {
+        if size_of::<T>() == 0 { Ok(()) } else { reserve(Self::LAYOUT, count) }
     }
 
     /// Moves a value here and leaves zeros in its place.
