@@ -26,6 +26,8 @@ pub enum Operation {
     Allocate,
     /// Preparing a thread's signals for a scope (`sigaltstack`, `sigaction`).
     SignalStack,
+    /// Moving bytes between a buffer and a file (io_uring).
+    Transfer,
     /// Initialising a value: the caller's own closure refused.
     Initialize,
     /// Making hidden memory (`memfd_secret`).
@@ -57,6 +59,16 @@ pub enum Error {
     NoPins {
         /// The `errno` that the system gave: `EPERM` where it is forbidden, `ENOSYS` where there is none.
         errno: i32,
+    },
+    /// A ring has as many transfers under way as it has places for: wait for one first.
+    TooManyTransfers {
+        /// Places for transfers.
+        limit: u32,
+    },
+    /// A ring has as many buffers registered as it has places for: drop one first, or make it larger.
+    TooManyBuffers {
+        /// Places for buffers.
+        limit: u32,
     },
     /// The system's pool of huge pages (`vm.nr_hugepages`) has too few.
     HugePages {
@@ -142,7 +154,8 @@ impl Error {
     pub const fn operation(self) -> Operation {
         match self {
             Self::LockLimit { .. } => Operation::Lock,
-            Self::PinLimit { .. } | Self::NoPins { .. } => Operation::Pin,
+            Self::PinLimit { .. } | Self::NoPins { .. } | Self::TooManyBuffers { .. } => Operation::Pin,
+            Self::TooManyTransfers { .. } => Operation::Transfer,
             Self::AddressSpace { .. } | Self::HugePages { .. } => Operation::Reserve,
             Self::CannotHide { .. } => Operation::Hide,
             Self::TooLate => Operation::Choose,
@@ -167,6 +180,7 @@ impl fmt::Display for Operation {
             Self::Random => "reading random bytes",
             Self::Allocate => "allocating",
             Self::SignalStack => "preparing the signal stack",
+            Self::Transfer => "transferring",
             Self::Initialize => "initialising a secret",
             Self::Hide => "hiding memory",
             Self::Choose => "choosing how secrets are kept",
@@ -190,9 +204,15 @@ impl fmt::Display for Error {
             ),
             Self::NoPins { errno } => write!(
                 f,
-                "cannot pin memory: io_uring is refused (errno {errno}); see `sysctl kernel.io_uring_disabled` and \
+                "io_uring, which pins memory, is refused (errno {errno}); see `sysctl kernel.io_uring_disabled` and \
                  the seccomp profile of the container, or allow memory that is locked only"
             ),
+            Self::TooManyTransfers { limit } => {
+                write!(f, "the ring has {limit} transfers under way, and no place for more: wait for one")
+            }
+            Self::TooManyBuffers { limit } => {
+                write!(f, "the ring has {limit} buffers registered, and no place for more: drop one")
+            }
             Self::HugePages { needed_bytes } => write!(
                 f,
                 "not enough huge pages for {needed_bytes} bytes: raise vm.nr_hugepages (`sysctl vm.nr_hugepages=`)"

@@ -10,6 +10,7 @@
 //! | `SecretAlloc` | the same heap for the collections of `allocator-api2` and `hashbrown` |
 //! | `scope`, `ScopedAlloc` | run code of others so that its heap, stack and registers leave nothing |
 //! | [`Oubliette`] | the whole program: every free is wiped |
+//! | [`DmaBuffer`], [`dma`] | memory that the kernel does not move, for devices and transfers without copies |
 //! | [`Policy`] | what a heap promises |
 //! | [`report()`] | what there is, what protects it, and where that is less than promised |
 //! | [`purge()`], [`flush()`], [`wipe()`] | wipe every secret now; write back what is pending; wipe a buffer of your own |
@@ -55,6 +56,7 @@
 //! # Features
 //!
 //! * `allocator-api2` (default): `SecretAlloc`.
+//! * `io-uring`: `Ring`, transfers on pinned buffers ([`dma`]; Linux 5.19).
 //! * `serde`: `Deserialize` for the secret types. There is no `Serialize`.
 //! * `fault-injection`: for tests of this crate only.
 
@@ -126,6 +128,8 @@ mod testing;
 
 #[cfg(not(loom))]
 pub use dma::DmaBuffer;
+#[cfg(all(feature = "io-uring", target_os = "linux", not(any(miri, loom, oubliette_portable))))]
+pub use dma::Ring;
 pub use error::{Error, Operation, Refusal};
 #[cfg(not(loom))]
 pub use exit::{WipeAtEnd, set_wipe_at_end};

@@ -100,6 +100,26 @@ impl DmaBuffer {
         self.run.wipe();
     }
 
+    /// Registers it in the table of a ring, if it is not there yet, and returns its slot. The pin that it had ends
+    /// after that, so that it is pinned at every moment and counted once.
+    #[cfg(all(feature = "io-uring", target_os = "linux", not(any(miri, loom, oubliette_portable))))]
+    pub(super) fn attach(&mut self, ring: &std::sync::Arc<super::ring::Shared>) -> Result<u16, Error> {
+        if let Pin::Ring(registration) = &self.pin
+            && registration.is_of(ring)
+        {
+            return registration.slot();
+        }
+        // SAFETY: the registration becomes the pin of this buffer, whose drop ends it first (invariant 2).
+        let registration = unsafe { super::ring::Registration::new(ring, &self.run) }?;
+        let slot = registration.slot()?;
+        self.pin.end();
+        self.pin = Pin::Ring(registration);
+        if let Some(registered) = &self.registered {
+            registered.note(Owner::PinnedBuffer);
+        }
+        Ok(slot)
+    }
+
     /// Its pages: the first byte, and how many bytes. For those who have a device use them: they own or borrow this
     /// buffer for that time (invariant 3).
     #[allow(dead_code, reason = "for owners of transfers and mappings, which are features")]
@@ -138,10 +158,7 @@ impl DmaBufferBuilder {
         let run = DeviceRun::new(self.bytes, self.pages)?;
         // SAFETY: on success the pin is the buffer's, whose drop ends it first (invariant 2).
         let pin = unsafe { Pin::new(&run, self.wish) }?;
-        let owner = match pin {
-            Pin::Absent => Owner::LockedBuffer,
-            Pin::Table(_) => Owner::PinnedBuffer,
-        };
+        let owner = if matches!(pin, Pin::Absent) { Owner::LockedBuffer } else { Owner::PinnedBuffer };
         let (data, bytes) = run.data();
         let mut buffer = DmaBuffer { len: self.bytes, registered: None, pin, run };
         exit::arm();

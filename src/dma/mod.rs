@@ -29,9 +29,16 @@
 
 mod buffer;
 mod pin;
+#[cfg(all(feature = "io-uring", target_os = "linux", not(any(miri, loom, oubliette_portable))))]
+mod ring;
 
 pub use buffer::{DmaBuffer, DmaBufferBuilder};
 pub use pin::{Pinning, Provider};
+#[cfg(all(feature = "io-uring", target_os = "linux", not(any(miri, loom, oubliette_portable))))]
+pub use ring::{
+    Attempt, BufferPool, Descriptor, InFlight, Offset, PooledBuffer, Ring, Source, TransferBuffer,
+    TransferError,
+};
 
 pub use crate::pages::HugePages;
 pub(crate) use pin::{Stats, stats};

@@ -47,6 +47,9 @@ pub(super) enum Pin {
     Absent,
     /// A slot of the process's table.
     Table(PinId),
+    /// A slot of a ring's table.
+    #[cfg(all(feature = "io-uring", target_os = "linux", not(any(miri, loom, oubliette_portable))))]
+    Ring(super::ring::Registration),
 }
 
 impl Pin {
@@ -76,7 +79,9 @@ impl Pin {
     pub(super) fn state(&self) -> Pinning {
         match self {
             Self::Table(id) if pins().holds(id) => Pinning::Pinned(Provider::PinTable),
-            Self::Table(_) | Self::Absent => Pinning::LockedOnly,
+            #[cfg(all(feature = "io-uring", target_os = "linux", not(any(miri, loom, oubliette_portable))))]
+            Self::Ring(registration) if registration.is_alive() => Pinning::Pinned(Provider::Ring),
+            _ => Pinning::LockedOnly,
         }
     }
 
@@ -84,6 +89,8 @@ impl Pin {
     pub(super) fn end(&mut self) {
         match core::mem::replace(self, Self::Absent) {
             Self::Table(id) => drop(pins().unpin(id)),
+            #[cfg(all(feature = "io-uring", target_os = "linux", not(any(miri, loom, oubliette_portable))))]
+            Self::Ring(registration) => drop(registration),
             Self::Absent => {}
         }
     }

@@ -35,12 +35,15 @@ pub enum Call {
     Hide,
     /// Giving it back.
     Unhide,
+    /// Submitting transfers, and waiting for one.
+    #[allow(dead_code, reason = "for transfers, which are a feature")]
+    RingEnter,
 }
 
 #[cfg(any(test, feature = "fault-injection"))]
 impl Call {
     /// Every kind, each at its [`index`](Self::index).
-    pub(crate) const ALL: [Self; 15] = [
+    pub(crate) const ALL: [Self; 16] = [
         Self::Reserve,
         Self::Release,
         Self::Protect,
@@ -56,6 +59,7 @@ impl Call {
         Self::RingUnregister,
         Self::Hide,
         Self::Unhide,
+        Self::RingEnter,
     ];
 
     /// Its place in [`ALL`](Self::ALL).

@@ -13,6 +13,9 @@ impl Errno {
     pub(crate) const ACCES: Self = Self(libc::EACCES);
     /// Try again: for `mmap` under `mlockall(MCL_FUTURE)` the limit of locked memory.
     pub(crate) const AGAIN: Self = Self(libc::EAGAIN);
+    /// Taken back before it was done.
+    #[allow(dead_code, reason = "for transfers, which are a feature")]
+    pub(crate) const CANCELED: Self = Self(libc::ECANCELED);
     /// Not an open descriptor.
     pub(crate) const BADF: Self = Self(libc::EBADF);
     /// In use: for `msync`, locked.
@@ -31,6 +34,9 @@ impl Errno {
     pub(crate) const NOSYS: Self = Self(libc::ENOSYS);
     /// Not for such memory.
     pub(crate) const OPNOTSUPP: Self = Self(libc::EOPNOTSUPP);
+    /// The time is up.
+    #[allow(dead_code, reason = "for transfers, which are a feature")]
+    pub(crate) const TIME: Self = Self(libc::ETIME);
     /// Not permitted.
     pub(crate) const PERM: Self = Self(libc::EPERM);
 

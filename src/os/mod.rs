@@ -38,6 +38,8 @@ mod linux;
 use linux as backend;
 #[cfg(not(all(target_os = "linux", not(oubliette_portable))))]
 mod portable;
+#[cfg(all(feature = "io-uring", target_os = "linux", not(any(miri, loom, oubliette_portable))))]
+pub(crate) use linux::queue;
 #[cfg(all(target_os = "linux", not(oubliette_portable)))]
 pub(crate) use linux::signal;
 #[cfg(not(all(target_os = "linux", not(oubliette_portable))))]

@@ -20,3 +20,5 @@ pub(crate) use registry::{Owner, Registered, purge as purge_runs, stats as run_s
 pub(crate) use reservation::{GuardKind, Reservation};
 pub use run::Placement;
 pub(crate) use run::{GuardedRun, Kind};
+#[allow(unused_imports, reason = "for tables of transfers, which are a feature")]
+pub(crate) use slot_map::{claim as claim_slot, release as release_slot};

@@ -95,6 +95,14 @@ impl Registered {
         Some(Self(number))
     }
 
+    /// Changes what it counts as.
+    #[allow(dead_code, reason = "for rings, which are a feature")]
+    pub(crate) fn note(&self, kind: Owner) {
+        if let Some(entry) = entry(self.0) {
+            entry.kind.store(kind.code(), Ordering::Relaxed);
+        }
+    }
+
     /// Takes the run out, before it is unmapped. Waits for a purge that is at it.
     pub(crate) fn end(self) {
         let Some(entry) = entry(self.0) else { return };

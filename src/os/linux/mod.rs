@@ -13,6 +13,8 @@ mod limits;
 mod lock;
 mod map;
 mod probe;
+#[cfg(all(feature = "io-uring", target_os = "linux", not(any(miri, loom, oubliette_portable))))]
+pub(crate) mod queue;
 mod random;
 mod ring;
 pub(crate) mod signal;

@@ -191,7 +191,7 @@ fn move_high(low: libc::c_int) -> libc::c_int {
 }
 
 /// `st_dev` and `st_ino`, fstat(2).
-fn file_of(descriptor: libc::c_int) -> Result<(u64, u64)> {
+pub(super) fn file_of(descriptor: libc::c_int) -> Result<(u64, u64)> {
     let mut status = MaybeUninit::<libc::stat>::uninit();
     // SAFETY: the kernel writes one `struct stat` to `status`.
     let code = unsafe { libc::fstat(descriptor, status.as_mut_ptr()) };
@@ -203,7 +203,7 @@ fn file_of(descriptor: libc::c_int) -> Result<(u64, u64)> {
 }
 
 /// `close`, close(2). The descriptor is gone even where it reports an error.
-fn close(descriptor: libc::c_int) {
+pub(super) fn close(descriptor: libc::c_int) {
     // SAFETY: the callers own the descriptor and use it no more.
     unsafe { libc::close(descriptor) };
 }
