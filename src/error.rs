@@ -28,6 +28,8 @@ pub enum Operation {
     SignalStack,
     /// Moving bytes between a buffer and a file (io_uring).
     Transfer,
+    /// Letting devices reach memory through an IOMMU (VFIO).
+    Iommu,
     /// Initialising a value: the caller's own closure refused.
     Initialize,
     /// Making hidden memory (`memfd_secret`).
@@ -98,6 +100,8 @@ pub enum Error {
     TooLate,
     /// The kernel refused a hint ([`GuardedPages::advise`](crate::GuardedPages::advise)).
     Refused(Refusal),
+    /// No memory for devices behind an IOMMU, or not this memory (`dma::vfio`).
+    Iommu(IommuRefusal),
     /// More threads use the heap at once than it has places for.
     TooManyThreads {
         /// Places for threads.
@@ -148,6 +152,99 @@ impl fmt::Display for Refusal {
     }
 }
 
+/// Why devices behind an IOMMU cannot be used, or memory not be mapped for them (`dma::vfio`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum IommuRefusal {
+    /// What was given is not the address of a PCI device.
+    NotAnAddress,
+    /// The kernel has no VFIO, or its modules are not loaded.
+    NoVfio,
+    /// The kernel has iommufd and nothing that does as its older interface does: not supported.
+    OnlyIommufd,
+    /// The device is not there, or no IOMMU has it.
+    NoGroup,
+    /// No device of the group is bound to the driver `vfio-pci`.
+    NoDriver {
+        /// The number of the group.
+        group: u32,
+    },
+    /// Another device of the group has another driver, which would share what is mapped.
+    NotViable {
+        /// The number of the group.
+        group: u32,
+    },
+    /// Somebody else has the group.
+    InUse {
+        /// The number of the group.
+        group: u32,
+    },
+    /// The process may not open `/dev/vfio/vfio` or the group.
+    NotPermitted,
+    /// The machine does not remap interrupts, so a device could forge them.
+    UnsafeInterrupts,
+    /// The device is not in a group of the container, or has no such registers.
+    NoSuchDevice,
+    /// The device cannot be reset.
+    NoReset,
+    /// The address is not the start of a page, or beyond what the IOMMU or the registers reach.
+    OutOfReach,
+    /// Something is mapped there.
+    Taken,
+    /// No free addresses are left that the devices know.
+    NoSpace,
+    /// The container has as many mappings as it may.
+    TooManyMappings,
+    /// A mapping could not be ended: its buffer is quarantined.
+    NotUnmapped {
+        /// The `errno` that the system gave; `ENOENT` where something else was mapped there.
+        errno: i32,
+    },
+}
+
+impl fmt::Display for IommuRefusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match *self {
+            Self::NotAnAddress => "no address of a PCI device: it has the form 0000:00:04.0",
+            Self::NoVfio => "the kernel has no VFIO: load its modules (`modprobe vfio-pci`)",
+            Self::OnlyIommufd => {
+                "the kernel offers iommufd only: it needs CONFIG_VFIO_CONTAINER or CONFIG_IOMMUFD_VFIO_CONTAINER"
+            }
+            Self::NoGroup => {
+                "no such device, or no IOMMU has it: turn the IOMMU on in the firmware and on the kernel's command line \
+                 (`intel_iommu=on`)"
+            }
+            Self::NoDriver { group } => {
+                return write!(f, "no device of IOMMU group {group} is bound to vfio-pci");
+            }
+            Self::NotViable { group } => {
+                return write!(
+                    f,
+                    "IOMMU group {group} is not viable: unbind every other device of it from its driver, or bind it to \
+                     vfio-pci"
+                );
+            }
+            Self::InUse { group } => return write!(f, "somebody else uses IOMMU group {group}"),
+            Self::NotPermitted => "no permission for /dev/vfio/vfio or for the group in /dev/vfio",
+            Self::UnsafeInterrupts => {
+                "the machine does not remap interrupts, so that the devices could forge them (see \
+                 vfio_iommu_type1.allow_unsafe_interrupts)"
+            }
+            Self::NoSuchDevice => "no such device in the container, or no such registers",
+            Self::NoReset => "the device cannot be reset",
+            Self::OutOfReach => "not the start of a page, or out of reach",
+            Self::Taken => "something is mapped at that address",
+            Self::NoSpace => "no free addresses are left that the devices know",
+            Self::TooManyMappings => {
+                "the container has as many mappings as it may: see vfio_iommu_type1.dma_entry_limit"
+            }
+            Self::NotUnmapped { errno } => {
+                return write!(f, "a mapping could not be ended (errno {errno}): its buffer is never used again");
+            }
+        })
+    }
+}
+
 impl Error {
     /// The step that failed.
     #[must_use]
@@ -160,6 +257,7 @@ impl Error {
             Self::CannotHide { .. } => Operation::Hide,
             Self::TooLate => Operation::Choose,
             Self::Refused(_) => Operation::Advise,
+            Self::Iommu(_) => Operation::Iommu,
             Self::MappingLimit | Self::LeftBehind => Operation::Protect,
             Self::HeapFull { .. } | Self::TooManyThreads { .. } | Self::TooLarge => Operation::Allocate,
             Self::Os { operation, .. } => operation,
@@ -181,6 +279,7 @@ impl fmt::Display for Operation {
             Self::Allocate => "allocating",
             Self::SignalStack => "preparing the signal stack",
             Self::Transfer => "transferring",
+            Self::Iommu => "mapping for devices",
             Self::Initialize => "initialising a secret",
             Self::Hide => "hiding memory",
             Self::Choose => "choosing how secrets are kept",
@@ -238,6 +337,7 @@ impl fmt::Display for Error {
             ),
             Self::TooLate => f.write_str("must be chosen before the first secret of the process"),
             Self::Refused(refusal) => write!(f, "the kernel refused the hint: {refusal}"),
+            Self::Iommu(refusal) => refusal.fmt(f),
             Self::TooManyThreads { limit } => {
                 write!(f, "more than {limit} threads use this heap at once")
             }

@@ -58,6 +58,7 @@
 //! * `allocator-api2` (default): `SecretAlloc`.
 //! * `io-uring`: `Ring`, transfers on pinned buffers ([`dma`]; Linux 5.19).
 //! * `serde`: `Deserialize` for the secret types. There is no `Serialize`.
+//! * `vfio`: `dma::vfio`, devices that are driven from the process, behind an IOMMU (Linux).
 //! * `fault-injection`: for tests of this crate only.
 
 #![cfg_attr(
@@ -130,7 +131,7 @@ mod testing;
 pub use dma::DmaBuffer;
 #[cfg(all(feature = "io-uring", target_os = "linux", not(any(miri, loom, oubliette_portable))))]
 pub use dma::Ring;
-pub use error::{Error, Operation, Refusal};
+pub use error::{Error, IommuRefusal, Operation, Refusal};
 #[cfg(not(loom))]
 pub use exit::{WipeAtEnd, set_wipe_at_end};
 #[cfg(not(loom))]

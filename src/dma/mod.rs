@@ -13,7 +13,7 @@
 //! `----------- owners that hold the buffer -----------'  `--------- `Drop` of DmaBuffer ---------'
 //! ```
 //!
-//! No other order can be written: a transfer owns its buffer, a mapping borrows it, and the rest is one `Drop`.
+//! No other order can be written: a transfer owns its buffer, and so does a mapping, and the rest is one `Drop`.
 //! Nothing here moves, remaps or re-protects the pages, or gives them back early.
 //!
 //! # What pins: two designs, and why one won
@@ -31,6 +31,8 @@ mod buffer;
 mod pin;
 #[cfg(all(feature = "io-uring", target_os = "linux", not(any(miri, loom, oubliette_portable))))]
 mod ring;
+#[cfg(all(feature = "vfio", target_os = "linux", not(oubliette_portable)))]
+pub mod vfio;
 
 pub use buffer::{DmaBuffer, DmaBufferBuilder};
 pub use pin::{Pinning, Provider};

@@ -38,12 +38,24 @@ pub enum Call {
     /// Submitting transfers, and waiting for one.
     #[allow(dead_code, reason = "for transfers, which are a feature")]
     RingEnter,
+    /// Taking devices behind an IOMMU.
+    #[cfg_attr(not(feature = "vfio"), allow(dead_code, reason = "for devices, which are a feature"))]
+    VfioOpen,
+    /// Letting such devices reach memory.
+    #[cfg_attr(not(feature = "vfio"), allow(dead_code, reason = "for devices, which are a feature"))]
+    VfioMap,
+    /// Ending that.
+    #[cfg_attr(not(feature = "vfio"), allow(dead_code, reason = "for devices, which are a feature"))]
+    VfioUnmap,
+    /// Registers of such a device, and its reset.
+    #[cfg_attr(not(feature = "vfio"), allow(dead_code, reason = "for devices, which are a feature"))]
+    VfioDevice,
 }
 
 #[cfg(any(test, feature = "fault-injection"))]
 impl Call {
     /// Every kind, each at its [`index`](Self::index).
-    pub(crate) const ALL: [Self; 16] = [
+    pub(crate) const ALL: [Self; 20] = [
         Self::Reserve,
         Self::Release,
         Self::Protect,
@@ -60,6 +72,10 @@ impl Call {
         Self::Hide,
         Self::Unhide,
         Self::RingEnter,
+        Self::VfioOpen,
+        Self::VfioMap,
+        Self::VfioUnmap,
+        Self::VfioDevice,
     ];
 
     /// Its place in [`ALL`](Self::ALL).

@@ -9,7 +9,7 @@ pub(crate) struct Errno(pub(crate) i32);
 pub(crate) type Result<T> = core::result::Result<T, Errno>;
 
 impl Errno {
-    /// Refused: what some sandboxes answer.
+    /// Refused: what some sandboxes answer, and the permissions of a file.
     pub(crate) const ACCES: Self = Self(libc::EACCES);
     /// Try again: for `mmap` under `mlockall(MCL_FUTURE)` the limit of locked memory.
     pub(crate) const AGAIN: Self = Self(libc::EAGAIN);
@@ -24,10 +24,22 @@ impl Errno {
     pub(crate) const EXIST: Self = Self(libc::EEXIST);
     /// Interrupted by a signal.
     pub(crate) const INTR: Self = Self(libc::EINTR);
+    /// The other side does not answer, or gives less than asked for.
+    #[cfg(feature = "vfio")]
+    pub(crate) const IO: Self = Self(libc::EIO);
     /// Invalid argument, which for `madvise` also means an unknown hint.
     pub(crate) const INVAL: Self = Self(libc::EINVAL);
     /// Out of memory, of addresses, of mappings, or of a resource limit.
     pub(crate) const NOMEM: Self = Self(libc::ENOMEM);
+    /// Too long a name.
+    #[cfg(feature = "vfio")]
+    pub(crate) const NAMETOOLONG: Self = Self(libc::ENAMETOOLONG);
+    /// No such device.
+    #[cfg(feature = "vfio")]
+    pub(crate) const NODEV: Self = Self(libc::ENODEV);
+    /// No such file, or nothing there.
+    #[cfg(feature = "vfio")]
+    pub(crate) const NOENT: Self = Self(libc::ENOENT);
     /// No room in a table.
     pub(crate) const NOSPC: Self = Self(libc::ENOSPC);
     /// No such system call.
@@ -37,6 +49,9 @@ impl Errno {
     /// The time is up.
     #[allow(dead_code, reason = "for transfers, which are a feature")]
     pub(crate) const TIME: Self = Self(libc::ETIME);
+    /// Not an operation of this kind of file.
+    #[cfg(feature = "vfio")]
+    pub(crate) const NOTTY: Self = Self(libc::ENOTTY);
     /// Not permitted.
     pub(crate) const PERM: Self = Self(libc::EPERM);
 

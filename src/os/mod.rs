@@ -31,6 +31,8 @@ mod ring;
 ))]
 pub(crate) mod stacks;
 mod types;
+#[cfg(all(feature = "vfio", target_os = "linux", not(oubliette_portable)))]
+mod vfio;
 
 #[cfg(all(target_os = "linux", not(oubliette_portable)))]
 mod linux;
@@ -50,6 +52,10 @@ pub(crate) use call::Call;
 pub(crate) use errno::{Errno, Result};
 pub(crate) use ring::Ring;
 pub(crate) use types::{Access, Features, Hint, Limit, LockState, Support};
+#[cfg(all(feature = "vfio", target_os = "linux", not(oubliette_portable)))]
+pub(crate) use vfio::{
+    DeviceAccess, DeviceRegion, VfioContainer, VfioDevice, VfioGroup, group_of, has_iommufd,
+};
 
 /// Whether [`discard`] works on memory without access.
 pub(crate) const DISCARDS_WITHOUT_ACCESS: bool = backend::DISCARDS_WITHOUT_ACCESS;

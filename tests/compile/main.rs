@@ -8,3 +8,10 @@ mod accepted;
 fn what_would_weaken_a_secret_is_refused() {
     trybuild::TestCases::new().compile_fail("tests/compile/refused/*.rs");
 }
+
+/// The wrong orders: touched while devices reach it, wiped or freed before it is unmapped, unmapped twice, and so on.
+#[cfg(all(feature = "vfio", target_os = "linux"))]
+#[test]
+fn what_would_let_a_device_reach_memory_of_others_is_refused() {
+    trybuild::TestCases::new().compile_fail("tests/compile/vfio/*.rs");
+}

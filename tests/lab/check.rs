@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{controls, secrets};
+use crate::{controls, iommu, moves, refusals, secrets};
 
 /// How a check ended, if it did not panic.
 pub(crate) type Outcome = Result<(), Ended>;
@@ -38,8 +38,14 @@ impl Check {
 }
 
 /// Every group, in the order in which they run.
-pub(crate) const GROUPS: &[(&str, &[Check])] =
-    &[("controls", controls::CHECKS), ("secrets", secrets::CHECKS)];
+pub(crate) const GROUPS: &[(&str, &[Check])] = &[
+    ("controls", controls::CHECKS),
+    ("secrets", secrets::CHECKS),
+    ("iommu", iommu::CHECKS),
+    ("refusals", refusals::CHECKS),
+    // Last, so that nothing takes the frames that it leaves behind.
+    ("moves", moves::CHECKS),
+];
 
 /// The group that has to fail: run alone, to see that the lab notices.
 pub(crate) const CONTROLS: &str = "controls";

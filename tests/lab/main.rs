@@ -45,7 +45,15 @@ mod check;
 #[cfg(target_os = "linux")]
 mod controls;
 #[cfg(target_os = "linux")]
+mod edu;
+#[cfg(target_os = "linux")]
+mod iommu;
+#[cfg(target_os = "linux")]
 mod judge;
+#[cfg(target_os = "linux")]
+mod moves;
+#[cfg(target_os = "linux")]
+mod refusals;
 #[cfg(target_os = "linux")]
 mod report;
 #[cfg(target_os = "linux")]

@@ -12,12 +12,22 @@ const PAGE_BYTES: usize = 4096;
 const STEP_BYTES: usize = 16;
 
 /// The secret that is looked for, in pieces.
-pub(crate) struct Needle(HashSet<[u8; STEP_BYTES]>);
+pub(crate) struct Needle {
+    pieces: HashSet<[u8; STEP_BYTES]>,
+    /// Whether a piece begins with these three bytes, so that most places cost one look.
+    starts: Vec<bool>,
+}
 
 impl Needle {
     pub(crate) fn new(seed: u64, bytes: usize) -> Self {
         let secret = pattern::secret(seed, bytes);
-        Self(secret.chunks_exact(STEP_BYTES).map(|piece| piece.try_into().expect("of this length")).collect())
+        let pieces = secret.chunks_exact(STEP_BYTES).map(|piece| piece.try_into().expect("of this length"));
+        let pieces: HashSet<[u8; STEP_BYTES]> = pieces.collect();
+        let mut starts = vec![false; 1 << 24];
+        for piece in &pieces {
+            starts[start_of(piece)] = true;
+        }
+        Self { pieces, starts }
     }
 
     /// How many pages of a file hold a piece of the secret.
@@ -35,8 +45,15 @@ impl Needle {
     }
 
     fn is_in(&self, page: &[u8]) -> bool {
-        page.chunks_exact(STEP_BYTES).any(|piece| piece != [0; STEP_BYTES] && self.0.contains(piece))
+        const ZEROS: [u8; PAGE_BYTES] = [0; PAGE_BYTES];
+        let mut pieces = page.chunks_exact(STEP_BYTES);
+        *page != ZEROS[..page.len()]
+            && pieces.any(|piece| self.starts[start_of(piece)] && self.pieces.contains(piece))
     }
+}
+
+fn start_of(piece: &[u8]) -> usize {
+    usize::from(piece[0]) | usize::from(piece[1]) << 8 | usize::from(piece[2]) << 16
 }
 
 fn read_full(file: &mut File, chunk: &mut [u8]) -> io::Result<usize> {

@@ -20,11 +20,19 @@ pub(crate) fn mapping_at(address: usize) -> Mapping {
 /// The number of the page frame behind an address; nothing without `CAP_SYS_ADMIN`
 /// (Documentation/admin-guide/mm/pagemap.rst).
 pub(crate) fn frame_of(address: usize) -> Option<u64> {
-    let mut entry = [0; 8];
+    frames_of(address, PAGE_BYTES).map(|frames| frames[0])
+}
+
+/// Those of a range of pages, all of them in memory; nothing without `CAP_SYS_ADMIN`.
+pub(crate) fn frames_of(start: usize, len: usize) -> Option<Vec<u64>> {
+    let mut entries = vec![0; len.div_ceil(PAGE_BYTES) * 8];
     let pagemap = File::open("/proc/self/pagemap").ok()?;
-    pagemap.read_exact_at(&mut entry, (address / PAGE_BYTES * 8) as u64).ok()?;
-    let frame = u64::from_le_bytes(entry) & ((1 << 55) - 1);
-    (frame != 0).then_some(frame)
+    pagemap.read_exact_at(&mut entries, (start / PAGE_BYTES * 8) as u64).ok()?;
+    let frames = entries.chunks_exact(8).map(|entry| {
+        let entry = u64::from_le_bytes(entry.try_into().expect("a chunk of eight"));
+        Some(entry & ((1 << 55) - 1)).filter(|frame| *frame != 0)
+    });
+    frames.collect()
 }
 
 /// Asks the kernel to move these pages into one huge page, now.

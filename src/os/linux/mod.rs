@@ -20,6 +20,8 @@ mod ring;
 pub(crate) mod signal;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 pub(super) mod stacks;
+#[cfg(all(feature = "vfio", not(oubliette_portable)))]
+pub(super) mod vfio;
 
 pub(super) use abort::{abort_with, preserve_errno};
 /// `MADV_DONTNEED` asks for no access.
