@@ -146,7 +146,7 @@ pub use global::ScopedAlloc;
 pub use global::SecretAlloc;
 #[cfg(not(loom))]
 pub use guarded::{Advice, Contents, GuardedPages, Ordinary, Secret};
-pub use pages::Placement;
+pub use pages::{HugePages, Placement};
 pub use policy::{Backing, Flush, Fork, Lock, Policy, secret_backing, set_secret_backing};
 #[cfg(not(loom))]
 pub use report::{DmaReport, HeapReport, IsolatedReport, LockLimit, Report, StepsDown, report};

@@ -54,72 +54,88 @@ pub(super) mod private {
 /// ```compile_fail,E0308
 /// use oubliette::{Advice, GuardedPages, Secret};
 /// let mut key = GuardedPages::<Secret>::new(32)?;
-/// key.advise(Advice::PAGE_OUT)?;
+/// key.advise(Advice::PageOut)?;
 /// # Ok::<(), oubliette::Error>(())
 /// ```
 ///
-/// Names and numbers are those of madvise(2), which tells more of each.
+/// Names are those of madvise(2), which tells more of each, in the spelling of an enum. It is none, so that each kind of
+/// memory can have its own.
 pub struct Advice<K: Contents> {
-    pub(super) hint: Hint,
+    pub(super) said: Said,
     _kind: PhantomData<fn() -> K>,
+}
+
+/// What is said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Said {
+    /// To the kernel.
+    Hint(Hint),
+    /// To us first: see `GuardedPages::discard`.
+    DontNeed,
 }
 
 macro_rules! advices {
     ($(#[doc = $text:literal] $name:ident = $hint:ident;)*) => {$(
         #[doc = $text]
-        pub const $name: Self = Self::new(Hint::$hint);
+        #[expect(non_upper_case_globals, reason = "spelled like the variants that they stand for")]
+        pub const $name: Self = Self::new(Said::Hint(Hint::$hint));
     )*};
 }
 
 impl<K: Contents> Advice<K> {
     advices! {
         /// It will be used soon: read it back from swap.
-        WILL_NEED = WillNeed;
+        WillNeed = WillNeed;
         /// It will be used from start to end.
-        SEQUENTIAL = Sequential;
+        Sequential = Sequential;
         /// It will be used in no order.
-        RANDOM = Random;
+        Random = Random;
         /// No huge pages: the kernel then does not move small pages together into one.
-        NO_HUGE_PAGE = NoHugePage;
+        NoHugePage = NoHugePage;
         /// Fault every page in now, to be read.
-        POPULATE_READ = PopulateRead;
+        PopulateRead = PopulateRead;
         /// Fault every page in now, to be written.
-        POPULATE_WRITE = PopulateWrite;
+        PopulateWrite = PopulateWrite;
         /// Keep it out of core dumps.
-        DONT_DUMP = DontDump;
+        DontDump = DontDump;
         /// A forked child has no such memory: touching it there is a fault.
-        DONT_FORK = DontFork;
-        /// Undoes [`DONT_FORK`](Self::DONT_FORK): a child finds what it found before, of a secret zeros.
-        DO_FORK = DoFork;
+        DontFork = DontFork;
+        /// Undoes [`DontFork`](Self::DontFork): a child finds what it found before, of a secret zeros.
+        DoFork = DoFork;
         /// A forked child finds zeros.
-        WIPE_ON_FORK = WipeOnFork;
+        WipeOnFork = WipeOnFork;
         /// Never merge equal pages with those of other processes.
-        UNMERGEABLE = Unmergeable;
+        Unmergeable = Unmergeable;
     }
 
-    const fn new(hint: Hint) -> Self {
-        Self { hint, _kind: PhantomData }
+    /// It is not needed any more: as [`GuardedPages::discard`](crate::GuardedPages::discard), which wipes a secret first.
+    /// Reads as zeros.
+    #[expect(non_upper_case_globals, reason = "spelled like the variants that they stand for")]
+    pub const DontNeed: Self = Self::new(Said::DontNeed);
+
+    const fn new(said: Said) -> Self {
+        Self { said, _kind: PhantomData }
     }
 }
 
 impl Advice<Ordinary> {
     advices! {
         /// It will not be used for a while: the first to go when memory is short.
-        COLD = Cold;
+        Cold = Cold;
         /// Write it to swap now.
-        PAGE_OUT = PageOut;
+        PageOut = PageOut;
         /// The kernel may take each page back, to read as zeros, until it is written to again.
-        FREE = Free;
+        Free = Free;
         /// Use huge pages where they fit. The kernel moves pages for it.
-        HUGE_PAGE = HugePage;
+        HugePage = HugePage;
         /// Move it into huge pages now.
-        COLLAPSE = Collapse;
-        /// Undoes [`DONT_DUMP`](Self::DONT_DUMP).
-        DO_DUMP = DoDump;
-        /// Undoes [`WIPE_ON_FORK`](Self::WIPE_ON_FORK).
-        KEEP_ON_FORK = KeepOnFork;
+        Collapse = Collapse;
+        /// Undoes [`DontDump`](Self::DontDump).
+        DoDump = DoDump;
+        /// Undoes [`WipeOnFork`](Self::WipeOnFork).
+        KeepOnFork = KeepOnFork;
         /// Merge equal pages with those of other processes.
-        MERGEABLE = Mergeable;
+        Mergeable = Mergeable;
     }
 }
 
@@ -147,6 +163,9 @@ impl<K: Contents> Copy for Advice<K> {}
 
 impl<K: Contents> fmt::Debug for Advice<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Advice::{:?}", self.hint)
+        match self.said {
+            Said::Hint(hint) => write!(f, "Advice::{hint:?}"),
+            Said::DontNeed => f.write_str("Advice::DontNeed"),
+        }
     }
 }

@@ -9,9 +9,9 @@ use core::marker::PhantomData;
 use core::ops::{Deref, DerefMut};
 use core::slice;
 
-use super::advice::{Advice, Contents, Secret, refused};
+use super::advice::{Advice, Contents, Said, Secret, refused};
 use crate::os::{self, Errno};
-use crate::pages::{GuardedRun, Kind, Owner, Placement, Registered};
+use crate::pages::{GuardedRun, HugePages, Kind, Owner, Placement, Registered};
 use crate::{Error, Operation, Refusal, exit};
 
 /// A run of zeroed pages of its own between two guard pages; derefs to its bytes.
@@ -31,7 +31,7 @@ use crate::{Error, Operation, Refusal, exit};
 /// assert!(key.is_locked()?);
 ///
 /// let mut buffer = GuardedPages::<Ordinary>::new(1 << 20)?;
-/// buffer.advise(Advice::SEQUENTIAL)?;
+/// buffer.advise(Advice::Sequential)?;
 /// buffer.fill(1);
 /// buffer.discard()?; // the memory goes back; zeros from now on
 /// assert_eq!(buffer[0], 0);
@@ -60,7 +60,25 @@ impl<K: Contents> GuardedPages<K> {
     ///
     /// As for [`new`](Self::new).
     pub fn with_layout(block: Layout) -> Result<Self, Error> {
-        Self::make(block, None)
+        Self::make(block, HugePages::Off, None)
+    }
+
+    /// The same on pages of 2 MiB: rounded up to whole ones, the block still against the guard behind it.
+    ///
+    /// Each saves the processor 511 steps of finding a page, where much memory is used in no order: a byte of each of
+    /// the 262,144 small pages of a gibibyte took 109 ns each, on huge ones 31 to 47 (Zen 4 in a virtual machine,
+    /// Linux 6.18, `cargo bench --bench huge_pages -- --ratio`). For secrets:
+    ///
+    /// * [`HugePages::Transparent`]: gathered, locked and pinned as it is made. Where the kernel finds no huge
+    ///   pages they are small.
+    /// * [`HugePages::Explicit`]: never swapped, and so not counted as locked; a forked child has none of it.
+    ///
+    /// # Errors
+    ///
+    /// As for [`new`](Self::new); [`Error::HugePages`] where the pool (`vm.nr_hugepages`) has too few,
+    /// [`Error::Refused`] where the kernel has no transparent ones, or the memory is to be hidden.
+    pub fn with_huge_pages(block: Layout, pages: HugePages) -> Result<Self, Error> {
+        Self::make(block, pages, None)
     }
 
     /// The same on the page of this address, if that is to be had; [`placement`](Self::placement) tells.
@@ -69,12 +87,12 @@ impl<K: Contents> GuardedPages<K> {
     ///
     /// As for [`new`](Self::new). A place that is taken is no error.
     pub fn near(address: usize, block: Layout) -> Result<Self, Error> {
-        Self::make(block, Some(address))
+        Self::make(block, HugePages::Off, Some(address))
     }
 
-    fn make(block: Layout, near: Option<usize>) -> Result<Self, Error> {
+    fn make(block: Layout, pages: HugePages, near: Option<usize>) -> Result<Self, Error> {
         let kind = K::kind();
-        let (run, placement) = GuardedRun::new_near(block, kind, near)?;
+        let (run, placement) = GuardedRun::new_near(block, kind, pages, near)?;
         let registered = match kind {
             Kind::Ordinary => None,
             Kind::Secret(_) => {
@@ -106,9 +124,10 @@ impl<K: Contents> GuardedPages<K> {
     /// [`Error::Refused`], which says why.
     pub fn advise(&mut self, advice: Advice<K>) -> Result<(), Error> {
         let Some(run) = &mut self.run else { return Ok(()) };
-        run.advise(advice.hint).map_err(|errno| {
+        let Said::Hint(hint) = advice.said else { return self.discard() };
+        run.advise(hint).map_err(|errno| {
             let is_locked = self.is_locked().unwrap_or(false);
-            refused(advice.hint, errno, is_locked)
+            refused(hint, errno, is_locked)
         })
     }
 

@@ -18,7 +18,7 @@ use super::{GuardKind, PageBytes, Reservation};
 use crate::os::{self, Errno, Hint};
 use crate::{Error, Fork, Operation, wipe};
 
-/// What size of pages a buffer for devices is made of.
+/// What size of pages a run ([`GuardedPages`](crate::GuardedPages)) or a buffer for devices is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum HugePages {
     /// Pages of the usual size, 4 KiB on most machines.
@@ -163,6 +163,14 @@ fn small(
 /// Huge pages of the pool between the reserved addresses, which stay without access. They are never swapped, so
 /// need no lock, and a child gets none of them, since the kernel cannot give it zeros there.
 fn explicit(range: &Reservation, start: PageBytes, bytes: PageBytes) -> Result<(Fork, HugePages), Error> {
+    map_explicit(range, start, bytes)?;
+    range.hint_part(start, bytes, Hint::DontDump)?;
+    range.hint_part(start, bytes, Hint::DontFork)?;
+    Ok((Fork::Exclude, HugePages::Explicit))
+}
+
+/// Puts huge pages of the pool in the place of reserved addresses, of which nobody knows yet.
+pub(super) fn map_explicit(range: &Reservation, start: PageBytes, bytes: PageBytes) -> Result<(), Error> {
     if start.get() & os::HUGE_PAGE_BYTES.wrapping_sub(1) != 0 {
         return Err(Error::Os { operation: Operation::Reserve, errno: Errno::NOSYS.0 });
     }
@@ -172,8 +180,5 @@ fn explicit(range: &Reservation, start: PageBytes, bytes: PageBytes) -> Result<(
     unsafe { os::map_huge(data, bytes.get()) }.map_err(|errno| match errno {
         Errno::NOMEM => Error::HugePages { needed_bytes: bytes.get() },
         errno => Error::Os { operation: Operation::Reserve, errno: errno.0 },
-    })?;
-    range.hint_part(start, bytes, Hint::DontDump)?;
-    range.hint_part(start, bytes, Hint::DontFork)?;
-    Ok((Fork::Exclude, HugePages::Explicit))
+    })
 }

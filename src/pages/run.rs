@@ -8,9 +8,14 @@ use core::mem::ManuallyDrop;
 use core::ptr::NonNull;
 use core::slice;
 
-use super::hints::{Hints, Measure};
+mod protect;
+
+pub(super) use protect::lock_data;
+use protect::{Protection, protect};
+
+use super::hints::Measure;
 use super::layout::{RunConstraints, RunLayout, guarded_run};
-use super::{GuardKind, PageBytes, PinId, Reservation, pins};
+use super::{HugePages, PageBytes, PinId, Reservation, pins};
 use crate::os::{self, Errno, Hint, LockState};
 use crate::{Backing, Error, Flush, Fork, Lock, Policy, wipe};
 
@@ -67,19 +72,6 @@ impl Kind {
     }
 }
 
-/// What a guarded run got of what its policy asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Protection {
-    /// What its guards are made of.
-    pub(crate) guards: GuardKind,
-    /// Locked in RAM.
-    pub(crate) locked: Measure,
-    /// Pinned to its frames.
-    pub(crate) pinned: Measure,
-    /// The rest.
-    pub(crate) hints: Hints,
-}
-
 impl GuardedRun {
     /// Maps a run for a block of this size and alignment, all zero.
     ///
@@ -87,19 +79,24 @@ impl GuardedRun {
     /// What may be missing without an error is told by [`protection`](Self::protection).
     #[cfg(test)]
     pub(crate) fn new(block: Layout, kind: Kind) -> Result<Self, Error> {
-        Self::new_near(block, kind, None).map(|(run, _)| run)
+        Self::new_near(block, kind, HugePages::Off, None).map(|(run, _)| run)
     }
 
     /// The same with the data on these pages, if nothing else is there. Tells whether it is.
     pub(crate) fn new_near(
         block: Layout,
         kind: Kind,
+        pages: HugePages,
         near: Option<usize>,
     ) -> Result<(Self, Placement), Error> {
         let constraints = RunConstraints {
             block_bytes: block.size(),
             block_align: block.align(),
-            page_bytes: os::page_size(),
+            page_bytes: match pages {
+                HugePages::Off => os::page_size(),
+                // The guards as well, as far as the layout goes: what is not needed of them stays reserved.
+                HugePages::Transparent | HugePages::Explicit => os::HUGE_PAGE_BYTES.max(os::page_size()),
+            },
         };
         let layout = guarded_run(constraints).ok_or(Error::TooLarge)?;
         let total = PageBytes::round_down(layout.total);
@@ -112,7 +109,7 @@ impl GuardedRun {
             Some(None) => (Reservation::new_aligned(total, total, align)?, Placement::Elsewhere),
             None => (Reservation::new_aligned(total, total, align)?, Placement::Anywhere),
         };
-        match protect(&range, layout, kind) {
+        match protect(&range, layout, kind, pages) {
             Ok((protection, pin)) => {
                 let run = Self {
                     range: ManuallyDrop::new(range),
@@ -279,79 +276,6 @@ impl GuardedRun {
                 os::abort_with("memory corruption: write out of the bounds of guarded pages");
             }
         }
-    }
-}
-
-/// Hints, access, guards, lock and pin, in the order that the kernel needs.
-fn protect(range: &Reservation, layout: RunLayout, kind: Kind) -> Result<(Protection, Option<PinId>), Error> {
-    let policy = kind.policy();
-    let page = PageBytes::one();
-    let data_start = PageBytes::round_down(layout.data_start);
-    let data_end = PageBytes::round_down(layout.data_end);
-    let front = data_start.saturating_sub(page);
-    let data_bytes = data_end.saturating_sub(data_start);
-
-    let is_hidden = policy.backing() == Backing::Hidden;
-    let hints = match kind {
-        Kind::Secret(_) if is_hidden => range.hint_hidden()?,
-        Kind::Secret(_) => range.hint_all(policy.fork())?,
-        Kind::Ordinary => Hints::NONE,
-    };
-    // SAFETY: nothing refers to the range yet.
-    let guards = unsafe { range.guard_each(front, page, data_end.saturating_sub(front), 2) }?;
-    // Markers keep guarding with access given to them, so that all of it is one mapping.
-    let (start, len) = match guards {
-        GuardKind::Marker => (front, range.len().saturating_sub(front)),
-        GuardKind::NoAccess => (data_start, data_bytes),
-    };
-    if is_hidden {
-        // SAFETY: nothing refers to the range yet.
-        unsafe { range.hide(data_start, data_bytes) }?;
-    } else {
-        range.commit(start, len)?;
-    }
-    let locked = match policy.lock() {
-        // By nature.
-        _ if is_hidden => Measure::InForce,
-        Lock::Off => Measure::NotWanted,
-        lock => match lock_data(range, (data_start, data_bytes), (start, len)) {
-            Ok(()) => Measure::InForce,
-            Err(error) if lock == Lock::Required => return Err(error),
-            Err(error) => Measure::Refused(reason(error)),
-        },
-    };
-    let (pinned, pin) = match policy.backing() {
-        Backing::Locked | Backing::Hidden => (Measure::NotWanted, None),
-        Backing::Auto => {
-            // SAFETY: `data_start` lies within the range.
-            let data = unsafe { range.base().add(data_start.get()) };
-            // SAFETY: the data is reserved, and unpinned before it is released.
-            match unsafe { pins().pin(data, data_bytes.get()) } {
-                Ok(pin) => (Measure::InForce, Some(pin)),
-                Err(errno) => (Measure::Refused(errno), None),
-            }
-        }
-    };
-    Ok((Protection { guards, locked, pinned, hints }, pin))
-}
-
-/// Locks the data of a run, and where no limit counts them the guards too: the run is one mapping then, not three.
-pub(super) fn lock_data(
-    range: &Reservation,
-    data: (PageBytes, PageBytes),
-    mapping: (PageBytes, PageBytes),
-) -> Result<(), Error> {
-    if os::memlock_limit().soft.is_none() && range.lock(mapping.0, mapping.1).is_ok() {
-        return Ok(());
-    }
-    range.lock(data.0, data.1)
-}
-
-/// The system's word for a lock that failed.
-const fn reason(error: Error) -> Errno {
-    match error {
-        Error::Os { errno, .. } => Errno(errno),
-        _ => Errno::NOMEM,
     }
 }
 

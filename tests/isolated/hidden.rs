@@ -505,8 +505,8 @@ fn runs() {
     assert_eq!((run.is_locked(), run.is_pinned()), (Ok(true), false));
     assert_eq!(report().isolated().hidden_bytes, 8192);
     // A child would share it.
-    assert_eq!(run.advise(Advice::DO_FORK), Err(Error::Refused(Refusal::Hidden)));
-    assert_eq!(run.advise(Advice::WIPE_ON_FORK), Err(Error::Refused(Refusal::Unknown)));
+    assert_eq!(run.advise(Advice::DoFork), Err(Error::Refused(Refusal::Hidden)));
+    assert_eq!(run.advise(Advice::WipeOnFork), Err(Error::Refused(Refusal::Unknown)));
     assert!(run.iter().all(|&byte| byte == BYTE));
     assert_eq!(run.discard(), Err(Error::Refused(Refusal::Hidden)));
     assert!(run.iter().all(|&byte| byte == 0), "wiped all the same");

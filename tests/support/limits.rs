@@ -8,7 +8,6 @@ use std::io;
 pub(crate) enum Resource {
     LockedMemory,
     AddressSpace,
-    CoreFile,
 }
 
 /// Sets the soft and the hard limit.
@@ -18,16 +17,38 @@ pub(crate) fn set(resource: Resource, bytes: u64) -> io::Result<()> {
     let number = match resource {
         Resource::LockedMemory => libc::RLIMIT_MEMLOCK,
         Resource::AddressSpace => libc::RLIMIT_AS,
-        Resource::CoreFile => libc::RLIMIT_CORE,
     };
     // SAFETY: `limit` is valid for a read (setrlimit(2)).
     let result = unsafe { libc::setrlimit(number, &raw const limit) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Crash tests need no core files.
+/// Crash tests need no core files: lowers the soft limit.
 pub(crate) fn no_core_file() {
-    set(Resource::CoreFile, 0).expect("a limit can always be lowered");
+    set_core_file(0);
+}
+
+/// Raises it again, as far as it goes.
+pub(crate) fn allow_core_file() {
+    set_core_file(core_file_limits().rlim_max);
+}
+
+/// Whether a process may leave a core file at all, if it wants to.
+pub(crate) fn may_have_core_file() -> bool {
+    core_file_limits().rlim_max > 0
+}
+
+fn core_file_limits() -> libc::rlimit {
+    let mut limits = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limits` is valid for a write (getrlimit(2)).
+    assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_CORE, &raw mut limits) }, 0);
+    limits
+}
+
+fn set_core_file(bytes: libc::rlim_t) {
+    let limits = libc::rlimit { rlim_cur: bytes, ..core_file_limits() };
+    // SAFETY: `limits` is valid for a read (setrlimit(2)).
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_CORE, &raw const limits) }, 0);
 }
 
 /// Whether the tests' secrets fit under this process's limit of locked memory. Says so where they do not.

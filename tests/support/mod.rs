@@ -8,6 +8,7 @@ pub(crate) mod child;
 pub(crate) mod foreign;
 pub(crate) mod fork;
 pub(crate) mod limits;
+pub(crate) mod machine;
 #[path = "../../examples/proof/maps.rs"]
 pub(crate) mod maps;
 pub(crate) mod pages;

@@ -5,6 +5,7 @@
 use super::*;
 use crate::os::Call;
 use crate::os::fake::{count, every_call_in_turn, fail_always};
+use crate::pages::GuardKind;
 use crate::testing::{dies, forked, passes, peek, skip_unless_lockable, status_kib};
 
 fn run(bytes: usize, align: usize, policy: Policy) -> GuardedRun {
