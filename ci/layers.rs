@@ -7,7 +7,7 @@
 //! 1. A module names only layers below its own.
 //! 2. It names only what such a layer's `mod.rs` exports, never a file of it.
 //! 3. System calls are made in `os/` only; files of tests may make them to arrange what they look at.
-//! 4. Assembly and CPU intrinsics are in `wipe/` and `scope/` only.
+//! 4. Assembly and CPU intrinsics are in `wipe/`, `scope/` and `keys/` only.
 //! 5. Each opt-in to `unsafe_code` stands under a comment `// UNSAFETY:` that tells why.
 //! 6. No file is longer than 600 lines.
 //!
@@ -28,18 +28,22 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("testing", &["os"]),
     ("os", &["error", "policy", "sync"]),
     ("wipe", &["error", "policy", "sync"]),
+    ("keys", &["error", "policy", "sync", "os"]),
     ("pages", &["error", "policy", "sync", "os", "wipe"]),
-    ("heap", &["error", "policy", "sync", "os", "wipe", "pages"]),
+    ("heap", &["error", "policy", "sync", "os", "keys", "wipe", "pages"]),
     ("exit", &["error", "policy", "sync", "os", "wipe", "pages", "heap"]),
-    ("report", &["error", "policy", "sync", "os", "wipe", "pages", "heap", "exit", "secret", "scope", "dma"]),
+    (
+        "report",
+        &["error", "policy", "sync", "os", "keys", "wipe", "pages", "heap", "exit", "secret", "scope", "dma"],
+    ),
     ("guarded", &["error", "policy", "sync", "os", "wipe", "pages", "heap", "exit"]),
-    ("secret", &["error", "policy", "sync", "os", "wipe", "pages", "heap", "exit"]),
+    ("secret", &["error", "policy", "sync", "os", "keys", "wipe", "pages", "heap", "exit"]),
     ("scope", &["error", "policy", "sync", "os", "wipe", "pages", "heap", "exit", "secret"]),
     ("global", &["error", "policy", "sync", "os", "wipe", "pages", "heap", "exit", "secret", "scope"]),
     ("warm_up", &["error", "os", "wipe", "exit", "secret", "scope"]),
     ("dma", &["error", "policy", "sync", "os", "wipe", "pages", "heap", "exit", "secret"]),
     // Test support, under a feature of its own: opens the inside of layers to tests and fuzzers.
-    ("fault", &["error", "policy", "os"]),
+    ("fault", &["error", "policy", "os", "keys"]),
     ("fuzzing", &["error", "policy", "os", "wipe", "pages", "heap"]),
 ];
 
@@ -52,7 +56,7 @@ const EXPORTED_MODULES: &[(&str, &str)] = &[("os", "fake"), ("os", "queue")];
 /// Crates that make system calls.
 const SYSTEM_CRATES: &[&str] = &["libc", "windows_sys", "region", "getrandom", "io_uring"];
 const SYSTEM_LAYERS: &[&str] = &["os"];
-const ASSEMBLY_LAYERS: &[&str] = &["wipe", "scope"];
+const ASSEMBLY_LAYERS: &[&str] = &["wipe", "scope", "keys"];
 const MOST_LINES: usize = 600;
 
 fn main() -> ExitCode {

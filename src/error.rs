@@ -36,6 +36,8 @@ pub enum Operation {
     Hide,
     /// Choosing how secrets are kept.
     Choose,
+    /// Taking a memory protection key, or giving it to pages (`pkey_alloc`, `pkey_mprotect`).
+    ProtectionKey,
 }
 
 /// What went wrong. Never allocates, fits in three words, and says what to do.
@@ -109,6 +111,12 @@ pub enum Error {
     },
     /// The size or the alignment asked for exceeds what can be allocated.
     TooLarge,
+    /// The CPU or the kernel has no memory protection keys, or no two of them are free (`pkeys(7)`).
+    NoProtectionKey {
+        /// The `errno` that the system gave: `ENOSPC` where keys are used up or the CPU has none, `ENOSYS` or
+        /// `EINVAL` where the kernel has none.
+        errno: i32,
+    },
     /// The system refused for a reason of its own.
     Os {
         /// The step that failed.
@@ -260,6 +268,7 @@ impl Error {
             Self::Iommu(_) => Operation::Iommu,
             Self::MappingLimit | Self::LeftBehind => Operation::Protect,
             Self::HeapFull { .. } | Self::TooManyThreads { .. } | Self::TooLarge => Operation::Allocate,
+            Self::NoProtectionKey { .. } => Operation::ProtectionKey,
             Self::Os { operation, .. } => operation,
         }
     }
@@ -283,6 +292,7 @@ impl fmt::Display for Operation {
             Self::Initialize => "initialising a secret",
             Self::Hide => "hiding memory",
             Self::Choose => "choosing how secrets are kept",
+            Self::ProtectionKey => "taking a protection key",
         })
     }
 }
@@ -341,6 +351,11 @@ impl fmt::Display for Error {
             Self::TooManyThreads { limit } => {
                 write!(f, "more than {limit} threads use this heap at once")
             }
+            Self::NoProtectionKey { errno } => write!(
+                f,
+                "no memory protection keys (errno {errno}): the CPU or the kernel has none, or no two of its 15 \
+                 are free; use `Seal::Pages`"
+            ),
             Self::TooLarge => f.write_str("size or alignment too large"),
             Self::Os { operation, errno } => write!(f, "{operation} failed with errno {errno}"),
         }

@@ -2,7 +2,8 @@
 //!
 //! Exists under the feature `fault-injection`, which no program should enable.
 
-use crate::os::{Errno, fake};
+use crate::keys::{self, Zone};
+use crate::os::{Access, Errno, fake};
 
 pub use crate::os::call::Call;
 
@@ -35,4 +36,34 @@ pub fn count(call: Call) -> usize {
 /// kind. Returns the number of runs with a failure.
 pub fn every_call_in_turn(errno: i32, body: impl FnMut(Option<usize>)) -> usize {
     fake::every_call_in_turn(Errno(errno), body)
+}
+
+/// From now on this process has protection keys, simulated: they are handed out, and what each thread may do is
+/// kept and told by [`key_rights`], but no access is ever a fault.
+pub fn simulate_protection_keys() {
+    fake::simulate_keys();
+}
+
+/// What a thread may do with sealed memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum KeyRights {
+    /// Neither read nor write it.
+    None,
+    /// Read it.
+    Read,
+    /// Read and write it.
+    ReadWrite,
+}
+
+/// What this thread may do with isolated secrets, and with dense ones, by its register of rights: all, while the
+/// process has no keys.
+#[must_use]
+pub fn key_rights() -> (KeyRights, KeyRights) {
+    let of = |zone| match keys::granted(zone) {
+        Access::None => KeyRights::None,
+        Access::Read => KeyRights::Read,
+        Access::ReadWrite => KeyRights::ReadWrite,
+    };
+    (of(Zone::Isolated), of(Zone::Dense))
 }

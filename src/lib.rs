@@ -16,6 +16,7 @@
 //! | [`purge()`], [`flush()`], [`wipe()`] | wipe every secret now; write back what is pending; wipe a buffer of your own |
 //! | [`warm_up()`], [`SecretBox::reserve`], [`IsolatedBox::reserve`] | everything that takes time or a system call, ahead |
 //! | [`set_wipe_at_end`], [`set_secret_flush`], [`set_secret_backing`] | what happens at the end of the process, at each drop, and what backs secrets |
+//! | [`set_secret_seal`], [`Seal`], [`unsealed`] | what keeps the process itself from reading a secret at rest |
 //!
 //! ```
 //! use oubliette::SecretBox;
@@ -84,6 +85,9 @@ mod sync;
 mod os;
 mod wipe;
 
+#[cfg(not(loom))]
+mod keys;
+
 #[cfg_attr(
     not(all(target_os = "linux", not(oubliette_portable))),
     allow(dead_code, reason = "the same contract everywhere, of which some systems need less")
@@ -147,9 +151,9 @@ pub use global::SecretAlloc;
 #[cfg(not(loom))]
 pub use guarded::{Advice, Contents, GuardedPages, Ordinary, Secret};
 pub use pages::{HugePages, Placement};
-pub use policy::{Backing, Flush, Fork, Lock, Policy, secret_backing, set_secret_backing};
+pub use policy::{Backing, Flush, Fork, Lock, Policy, Seal, secret_backing, set_secret_backing};
 #[cfg(not(loom))]
-pub use report::{DmaReport, HeapReport, IsolatedReport, LockLimit, Report, StepsDown, report};
+pub use report::{DmaReport, HeapReport, IsolatedReport, LockLimit, Report, SealReport, StepsDown, report};
 #[cfg(all(
     target_os = "linux",
     any(target_arch = "x86_64", target_arch = "aarch64"),
@@ -161,8 +165,8 @@ pub use scope::{
 };
 #[cfg(not(loom))]
 pub use secret::{
-    Inline, IsolatedBox, NewWithError, Open, OpenMut, Plain, SecretBox, SecretString, SecretVec,
-    secret_flush, set_secret_flush,
+    Inline, IsolatedBox, NewWithError, Open, OpenMut, Opened, OpenedMut, Plain, SecretBox, SecretString,
+    SecretVec, seal_thread, secret_flush, secret_seal, set_secret_flush, set_secret_seal, unsealed,
 };
 #[cfg(not(loom))]
 pub use warm_up::warm_up;

@@ -67,6 +67,24 @@ pub enum Flush {
     Off,
 }
 
+/// What keeps secrets at rest from being read and written by the process itself.
+///
+/// Chosen for the secret types by [`set_secret_seal`](crate::set_secret_seal).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Seal {
+    /// Page tables: an [`IsolatedBox`](crate::IsolatedBox) has no access at rest, and opening and sealing it
+    /// are a system call each (`mprotect(2)`). Open, it is open to every thread. Secrets that share a page
+    /// ([`SecretBox`](crate::SecretBox) and its kind) cannot be sealed that way, and are not.
+    Pages,
+    /// Memory protection keys (`pkeys(7)`): opening and sealing are a write to a register of the CPU each, for
+    /// the thread that does it only. Seals dense secrets as well. Needs Linux 4.9 on an x86-64 CPU that has
+    /// them (Intel server CPUs since Skylake, AMD since Zen 3).
+    ProtectionKey,
+    /// Nothing: what is at rest can be read by any pointer. An `IsolatedBox` keeps its guard pages.
+    None,
+}
+
 /// What a heap promises. A value of it is a constant: build it with the `with_` functions in a `const`.
 ///
 /// ```
@@ -80,16 +98,28 @@ pub struct Policy {
     lock: Lock,
     fork: Fork,
     flush: Flush,
+    seal: Seal,
 }
 
 impl Policy {
-    /// For secrets: pinned where possible, locked always, zeros in a forked child, flushed at once.
-    pub const SECRET: Self =
-        Self { backing: Backing::Auto, lock: Lock::Required, fork: Fork::Wipe, flush: Flush::Immediate };
+    /// For secrets: pinned where possible, locked always, zeros in a forked child, flushed at once, not sealed.
+    pub const SECRET: Self = Self {
+        backing: Backing::Auto,
+        lock: Lock::Required,
+        fork: Fork::Wipe,
+        flush: Flush::Immediate,
+        seal: Seal::None,
+    };
 
-    /// For whole programs: locked while the limit lasts, inherited by children, flushed within a bound.
-    pub const PROGRAM: Self =
-        Self { backing: Backing::Locked, lock: Lock::BestEffort, fork: Fork::Inherit, flush: Flush::Bounded };
+    /// For whole programs: locked while the limit lasts, inherited by children, flushed within a bound, not
+    /// sealed.
+    pub const PROGRAM: Self = Self {
+        backing: Backing::Locked,
+        lock: Lock::BestEffort,
+        fork: Fork::Inherit,
+        flush: Flush::Bounded,
+        seal: Seal::None,
+    };
 
     /// The same with another backing.
     #[must_use]
@@ -115,6 +145,16 @@ impl Policy {
         Self { flush, ..self }
     }
 
+    /// The same with another seal.
+    ///
+    /// A program cannot run on sealed memory, which only the secret types know how to open:
+    /// [`Oubliette::with_policy`](crate::Oubliette::with_policy) refuses it. For the secret types the seal is
+    /// chosen by [`set_secret_seal`](crate::set_secret_seal); here it names their heap in a report.
+    #[must_use]
+    pub const fn with_seal(self, seal: Seal) -> Self {
+        Self { seal, ..self }
+    }
+
     /// What keeps a page in place.
     #[must_use]
     pub const fn backing(self) -> Backing {
@@ -137,5 +177,11 @@ impl Policy {
     #[must_use]
     pub const fn flush(self) -> Flush {
         self.flush
+    }
+
+    /// What seals secrets at rest.
+    #[must_use]
+    pub const fn seal(self) -> Seal {
+        self.seal
     }
 }

@@ -12,8 +12,9 @@ use crate::pages;
     not(any(miri, loom, oubliette_portable))
 ))]
 use crate::scope::ScopeReport;
+use crate::secret::secret_seal;
 use crate::wipe::{self, Reach};
-use crate::{Backing, Lock, Policy, secret_backing};
+use crate::{Backing, Lock, Policy, Seal, keys, secret_backing};
 
 /// A picture of every heap of the process at about one moment. Made by [`report`].
 ///
@@ -23,6 +24,7 @@ pub struct Report {
     heaps: [Option<HeapReport>; NR_HEAPS],
     isolated: IsolatedReport,
     dma: DmaReport,
+    seal: SealReport,
     lock_limit: LockLimit,
     flush_reach: Reach,
     #[cfg(all(
@@ -46,6 +48,17 @@ pub struct LockLimit {
     /// Bytes that can still be locked; `None` if there is no limit, or the process may exceed it
     /// (`CAP_IPC_LOCK`).
     pub left_bytes: Option<usize>,
+}
+
+/// What seals secrets at rest ([`set_secret_seal`](crate::set_secret_seal)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SealReport {
+    /// The seal in force.
+    pub seal: Seal,
+    /// Where protection keys were asked for and could not be had, the `errno` of the refusal: the seal is then
+    /// what it was before.
+    pub keys_refused_errno: Option<i32>,
 }
 
 /// What one heap holds, and what protects it.
@@ -143,6 +156,8 @@ pub struct IsolatedReport {
     pub leaked_runs: usize,
     /// Bytes of their pages.
     pub leaked_run_bytes: usize,
+    /// What seals them at rest.
+    pub seal: Seal,
     /// Where they are less than they could be.
     pub steps_down: StepsDown,
 }
@@ -168,6 +183,7 @@ impl IsolatedReport {
                 _ => 0,
             },
             leaked: stats.leaked,
+            seal: secret_seal(),
             steps_down: StepsDown {
                 not_pinned: stats.pin_refused,
                 not_pinned_errno: stats.pin_errno,
@@ -242,6 +258,7 @@ pub fn report() -> Report {
         heaps,
         isolated: IsolatedReport::new(&isolated_stats()),
         dma: DmaReport::new(&dma::stats()),
+        seal: SealReport { seal: secret_seal(), keys_refused_errno: keys::refused() },
         lock_limit: LockLimit::now(),
         flush_reach: wipe::reach(),
         #[cfg(all(
@@ -278,10 +295,20 @@ impl Report {
         self.heaps.get(heap::of(policy).index())?.as_ref()
     }
 
-    /// The heap of [`SecretBox`](crate::SecretBox) and its kind, if it was ever used.
+    /// The heap of [`SecretBox`](crate::SecretBox) and its kind, if it was ever used. Where a protection key seals
+    /// it, scopes and `SecretAlloc` have another one, that of [`Policy::SECRET`].
     #[must_use]
     pub fn secrets(&self) -> Option<&HeapReport> {
-        self.heap(Policy::SECRET)
+        match self.seal.seal {
+            Seal::ProtectionKey => self.heap(Policy::SECRET.with_seal(Seal::ProtectionKey)),
+            Seal::Pages | Seal::None => self.heap(Policy::SECRET),
+        }
+    }
+
+    /// What seals secrets at rest.
+    #[must_use]
+    pub const fn seal(&self) -> SealReport {
+        self.seal
     }
 
     /// Bytes of hidden memory ([`Backing::Hidden`]) that the process has: as long as it has any, the machine does
@@ -397,6 +424,7 @@ impl fmt::Display for Report {
             not(any(miri, loom, oubliette_portable))
         ))]
         write!(f, "{}", self.scopes)?;
+        write!(f, "{}", self.seal)?;
         match self.hidden_bytes() {
             0 => {}
             bytes => writeln!(
@@ -420,11 +448,29 @@ impl fmt::Display for Report {
     }
 }
 
+impl fmt::Display for SealReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.seal {
+            Seal::Pages => "seal: isolated secrets by their pages, dense ones not",
+            Seal::ProtectionKey => "seal: isolated and dense secrets by protection keys",
+            Seal::None => "seal: none",
+        })?;
+        match self.keys_refused_errno {
+            Some(errno) => writeln!(f, " (protection keys refused with errno {errno})"),
+            None => writeln!(f),
+        }
+    }
+}
+
 impl fmt::Display for HeapReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sealed = match self.policy.seal() {
+            Seal::ProtectionKey => ", sealed by a protection key",
+            Seal::Pages | Seal::None => "",
+        };
         writeln!(
             f,
-            "heap {:?} / {:?} / {:?}: {}",
+            "heap {:?} / {:?} / {:?}: {}{sealed}",
             self.policy.backing(),
             self.policy.lock(),
             self.policy.fork(),
@@ -456,13 +502,18 @@ impl fmt::Display for HeapReport {
 
 impl fmt::Display for IsolatedReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sealed = match self.seal {
+            Seal::Pages => ", sealed at rest",
+            Seal::ProtectionKey => ", sealed at rest by a protection key",
+            Seal::None => "",
+        };
         let pinned = match self.pinned_bytes {
             _ if self.hidden_bytes > 0 => ", hidden",
             0 => "",
             bytes if bytes == self.locked_bytes => ", pinned",
             _ => ", pinned in part",
         };
-        writeln!(f, "isolated: guarded, sealed at rest, wiped when dropped, locked{pinned}")?;
+        writeln!(f, "isolated: guarded{sealed}, wiped when dropped, locked{pinned}")?;
         writeln!(f, "  virtual: reserved {} (records {})", self.reserved_bytes, self.records_reserved_bytes)?;
         writeln!(f, "  memory:  locked {}, pinned {}", self.locked_bytes, self.pinned_bytes)?;
         writeln!(

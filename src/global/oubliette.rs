@@ -8,7 +8,7 @@ use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::{self, NonNull};
 
 use crate::heap::{self, Heap};
-use crate::policy::{Flush, Policy};
+use crate::policy::{Flush, Policy, Seal};
 
 /// The secret heap as the global allocator: every block of the program is wiped when it is freed.
 ///
@@ -52,8 +52,14 @@ impl Oubliette {
     }
 
     /// The heap of this policy. Two values with equal policies share a heap.
+    ///
+    /// # Panics
+    ///
+    /// At compile time, in a `static`, if the policy asks for a seal: code that knows of none cannot run on
+    /// memory that must be opened first.
     #[must_use]
     pub const fn with_policy(policy: Policy) -> Self {
+        assert!(matches!(policy.seal(), Seal::None), "a program cannot run on sealed memory");
         Self { heap: heap::of(policy), flush: policy.flush(), policy }
     }
 

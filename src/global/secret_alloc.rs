@@ -10,7 +10,7 @@ use core::ptr::NonNull;
 
 use allocator_api2::alloc::{AllocError, Allocator};
 
-use crate::secret::{allocate, deallocate, reallocate};
+use crate::secret::{allocate_unsealed, deallocate_unsealed, reallocate_unsealed};
 
 /// The heap in which [`SecretBox`](crate::SecretBox) and its like live, for the collections of
 /// `allocator-api2`, `hashbrown`, `bumpalo` and others, on stable Rust.
@@ -38,7 +38,7 @@ unsafe impl Allocator for SecretAlloc {
     fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
         let block = match layout.size() {
             0 => dangling(layout),
-            _ => allocate(layout).map_err(|_| AllocError)?,
+            _ => allocate_unsealed(layout).map_err(|_| AllocError)?,
         };
         Ok(NonNull::slice_from_raw_parts(block, layout.size()))
     }
@@ -54,7 +54,7 @@ unsafe impl Allocator for SecretAlloc {
         if layout.size() != 0 {
             // SAFETY: "a block of memory currently allocated via this allocator" that the layout fits, and
             // the size that fits is the one that was asked for, as `allocate` says no other.
-            unsafe { deallocate(ptr, layout) }
+            unsafe { deallocate_unsealed(ptr, layout) }
         }
     }
 
@@ -92,14 +92,14 @@ impl SecretAlloc {
         }
         if new.size() != 0 && new.align() == old.align() {
             // SAFETY: a block of the secret heap with the layout `old`, says the caller.
-            let block = unsafe { reallocate(ptr, old, new.size()) }.map_err(|_| AllocError)?;
+            let block = unsafe { reallocate_unsealed(ptr, old, new.size()) }.map_err(|_| AllocError)?;
             return Ok(NonNull::slice_from_raw_parts(block, new.size()));
         }
         let block = self.allocate(new)?;
         // SAFETY: both are valid for the lesser of the two sizes, and a new block overlaps with no other.
         unsafe { ptr.copy_to_nonoverlapping(block.cast(), old.size().min(new.size())) };
         // SAFETY: a block of the secret heap with the layout `old`, which nothing uses, says the caller.
-        unsafe { deallocate(ptr, old) };
+        unsafe { deallocate_unsealed(ptr, old) };
         Ok(block)
     }
 }

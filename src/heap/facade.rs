@@ -19,10 +19,11 @@ use super::thread::ThreadHeap;
 use super::{shadow, threads};
 use crate::os;
 use crate::policy::settle_secret_backing;
-use crate::{Backing, Error, Flush, Fork, Lock, Policy, wipe};
+use crate::{Backing, Error, Flush, Fork, Lock, Policy, Seal, wipe};
 
-/// One for each combination of backing, lock and fork; hidden memory is locked and excluded by nature, so one for it.
-pub(crate) const NR_HEAPS: usize = 2 * 3 * 3 + 1;
+/// One for each combination of backing, lock and fork; hidden memory is locked and excluded by nature, so one for it;
+/// and one for secrets that a protection key seals, whatever backs them.
+pub(crate) const NR_HEAPS: usize = 2 * 3 * 3 + 2;
 
 /// The most addresses that a heap of secrets reserves.
 pub(crate) const MOST_SECRET_BYTES: usize = 64 << 30;
@@ -42,6 +43,9 @@ pub(crate) const fn of(policy: Policy) -> &'static Heap {
 
 /// The place of a policy's heap. How it flushes makes no difference to the heap.
 const fn index_of(policy: Policy) -> usize {
+    if matches!(policy.seal(), Seal::ProtectionKey) {
+        return SEALED;
+    }
     let backing = match policy.backing() {
         Backing::Auto => 0,
         Backing::Locked => 1,
@@ -63,7 +67,9 @@ const fn index_of(policy: Policy) -> usize {
 }
 
 /// The place of the hidden heap.
-const HIDDEN: usize = NR_HEAPS - 1;
+const HIDDEN: usize = NR_HEAPS - 2;
+/// The place of the sealed heap.
+const SEALED: usize = NR_HEAPS - 1;
 
 const fn heaps() -> [Heap; NR_HEAPS] {
     const BACKINGS: [Backing; 2] = [Backing::Auto, Backing::Locked];
@@ -88,6 +94,7 @@ const fn heaps() -> [Heap; NR_HEAPS] {
         }
     }
     heaps[HIDDEN] = Heap::new(hidden(Policy::SECRET), HIDDEN);
+    heaps[SEALED] = Heap::new(Policy::SECRET.with_seal(Seal::ProtectionKey), SEALED);
     heaps
 }
 
@@ -101,6 +108,10 @@ const fn hidden(policy: Policy) -> Policy {
 static ROOTS: [AtomicPtr<Shared>; NR_HEAPS] = [const { AtomicPtr::new(ptr::null_mut()) }; NR_HEAPS];
 
 /// A heap of the process, reserved at its first allocation.
+///
+/// Whoever allocates from the sealed heap, or gives back to it, has the rights to its key meanwhile
+/// ([`Rights`](crate::keys::Rights)), since slots are checked and wiped. What works on all heaps (upkeep,
+/// the end of a thread) takes them itself.
 #[derive(Debug)]
 pub(crate) struct Heap {
     policy: Policy,
@@ -138,7 +149,7 @@ impl Heap {
 
     /// What the heap is made with: that of the secret types is backed as the program chose.
     fn settled_policy(&self) -> Policy {
-        if self.index != index_of(Policy::SECRET) {
+        if self.index != index_of(Policy::SECRET) && self.index != SEALED {
             return self.policy;
         }
         match settle_secret_backing() {

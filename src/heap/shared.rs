@@ -17,9 +17,10 @@ use super::registry::Registry;
 use super::tables::{Header, Tables, Unit};
 use super::thread::ThreadHeap;
 use super::units::Units;
+use crate::keys::{self, Zone};
 use crate::os::{self, Errno, Hint};
 use crate::pages::{PageBytes, Pins, Reservation};
-use crate::{Backing, Error, Fork, Operation, Policy};
+use crate::{Backing, Error, Fork, Operation, Policy, Seal};
 
 /// Where the sentinel page lies in the metadata range; [`Shared`] lies before it.
 const SENTINEL_OFFSET: usize = UNIT_BYTES / 2;
@@ -386,6 +387,11 @@ fn prepare(
     geometry: &Geometry,
 ) -> Result<(u32, bool, [u8; 8]), Error> {
     let hints_refused = apply_memory_hints(policy, memory)?;
+    if policy.seal() == Seal::ProtectionKey {
+        let key = keys::key_of(Zone::Dense)?;
+        // SAFETY: nobody knows the range yet; blocks in it are touched under rights only, see `facade`.
+        unsafe { memory.seal(key) }?;
+    }
     let is_wiped_on_fork = apply_metadata_hints(policy, metadata, geometry)?;
     metadata.commit(PageBytes::ZERO, pages(UNIT_BYTES)?)?;
     let mut seed = [0; 8];

@@ -15,6 +15,7 @@ use super::shared::{Shared, pages};
 use super::slab::Local;
 use super::thread::ThreadHeap;
 use super::{HEAPS, NR_HEAPS};
+use crate::keys::AllRights;
 use crate::os;
 use crate::{Error, Fork, Operation};
 
@@ -33,6 +34,7 @@ struct GiveUp;
 impl Drop for GiveUp {
     fn drop(&mut self) {
         IS_OVER.set(true);
+        let _rights = AllRights::new();
         for (index, heap) in HEAPS.iter().enumerate() {
             let held = hold(index, ptr::null());
             if let (Some(held), Some(shared)) = (NonNull::new(held.cast_mut()), heap.shared()) {

@@ -14,10 +14,12 @@ use super::hot::first_behind;
 use super::shared::Shared;
 use super::tables::Granule;
 use super::threads;
+use crate::keys::AllRights;
 use crate::{Fork, wipe};
 
 /// Writes back every freed line that any thread remembers, and waits for it.
 pub(crate) fn flush_all() {
+    let _rights = AllRights::new();
     for heap in HEAPS {
         if let Some(shared) = heap.shared() {
             shared.notice_fork();
@@ -32,6 +34,8 @@ pub(crate) fn flush_all() {
 ///
 /// The heap of a whole program is left alone: with its own memory gone it could not even end in order.
 pub(crate) fn purge_all() {
+    // A signal handler has none, whatever the thread had that it interrupted.
+    let _rights = AllRights::new();
     for heap in HEAPS {
         if let Some(shared) = heap.shared()
             && heap.policy().fork() != Fork::Inherit
@@ -46,6 +50,7 @@ pub(crate) fn purge_all() {
 
 /// Gives back what the calling thread, and threads that have ended, hold of every heap without using it.
 pub(crate) fn trim_all() {
+    let _rights = AllRights::new();
     for (index, heap) in HEAPS.iter().enumerate() {
         if let Some(shared) = heap.shared() {
             shared.notice_fork();

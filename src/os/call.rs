@@ -50,12 +50,16 @@ pub enum Call {
     /// Registers of such a device, and its reset.
     #[cfg_attr(not(feature = "vfio"), allow(dead_code, reason = "for devices, which are a feature"))]
     VfioDevice,
+    /// Taking a protection key.
+    KeyNew,
+    /// Giving a protection key to pages.
+    KeyProtect,
 }
 
 #[cfg(any(test, feature = "fault-injection"))]
 impl Call {
     /// Every kind, each at its [`index`](Self::index).
-    pub(crate) const ALL: [Self; 20] = [
+    pub(crate) const ALL: [Self; 22] = [
         Self::Reserve,
         Self::Release,
         Self::Protect,
@@ -76,6 +80,8 @@ impl Call {
         Self::VfioMap,
         Self::VfioUnmap,
         Self::VfioDevice,
+        Self::KeyNew,
+        Self::KeyProtect,
     ];
 
     /// Its place in [`ALL`](Self::ALL).

@@ -133,6 +133,43 @@ pub(crate) unsafe fn protect(ptr: NonNull<u8>, len: usize, access: Access) -> Re
     unsafe { backend::protect(ptr, len, access) }
 }
 
+/// Takes a memory protection key for this process. This thread has no access to what gets the key, and no
+/// thread has that was started before anybody first had the key (pkeys(7)).
+///
+/// - Result: `NOSPC` where none is free, which is also what a CPU without keys gives; `NOSYS` or `INVAL` where
+///   the kernel has none.
+pub(crate) fn key_new() -> Result<u32> {
+    fake::gate(Call::KeyNew)?;
+    fake::simulated_key().map_or_else(backend::key_new, Ok)
+}
+
+/// Gives a key back that came from [`key_new`] and that no page has.
+pub(crate) fn key_free(key: u32) {
+    if !fake::simulates_keys() {
+        backend::key_free(key);
+    }
+}
+
+/// Gives a key to a range and sets the access to it. [`protect`] leaves the key as it is.
+///
+/// - Result: as for [`protect`]; `INVAL` where the key is not one of the process.
+/// - Contents: kept.
+///
+/// # Safety
+///
+/// - The whole range came from [`reserve`] and was not released.
+/// - No reference into the range is used by a thread while it has no right to the key, or `access` does not
+///   allow it.
+pub(crate) unsafe fn key_protect(ptr: NonNull<u8>, len: usize, access: Access, key: u32) -> Result<()> {
+    fake::gate(Call::KeyProtect)?;
+    if fake::simulates_keys() {
+        // SAFETY: forwarded: the caller promises the same two things.
+        return unsafe { backend::protect(ptr, len, access) };
+    }
+    // SAFETY: as above.
+    unsafe { backend::key_protect(ptr, len, access, key) }
+}
+
 /// Makes `count` ranges of `len` bytes guards, the first at `first`, each `stride` bytes after the one before,
 /// in few system calls: any access to one is a fault, whatever [`protect`] says, and no mapping is split.
 ///

@@ -14,6 +14,7 @@
 #![expect(unsafe_code, reason = "calls the os contract on addresses that it owns, see UNSAFETY above")]
 
 use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU32, Ordering};
 
 use super::PageBytes;
 use crate::os::{self, Access, Errno, Hint, LockState};
@@ -30,7 +31,12 @@ use crate::{Error, Operation};
 pub(crate) struct Reservation {
     base: NonNull<u8>,
     len: PageBytes,
+    /// The protection key of its pages, or [`NO_KEY`].
+    key: AtomicU32,
 }
+
+/// The key of all memory that nobody gave another.
+const NO_KEY: u32 = 0;
 
 // SAFETY: the range belongs to the process, not to a thread; the methods do nothing but system calls on it,
 // which may come from any thread.
@@ -66,7 +72,7 @@ impl Reservation {
         // Under mlockall(MCL_FUTURE): as in `try_aligned`.
         // SAFETY: just reserved.
         let _ = unsafe { os::unlock(base, size.get()) };
-        Ok(Self { base, len: size })
+        Ok(Self { base, len: size, key: AtomicU32::new(NO_KEY) })
     }
 
     /// The same at a multiple of `align`, a power of two.
@@ -110,7 +116,7 @@ impl Reservation {
             // SAFETY: [end, end + tail) was reserved above, and nothing knows its addresses; as for the head.
             let _ = unsafe { os::release(end, tail) };
         }
-        Ok(Self { base, len: size })
+        Ok(Self { base, len: size, key: AtomicU32::new(NO_KEY) })
     }
 
     /// The first address.
@@ -151,6 +157,21 @@ impl Reservation {
         // SAFETY: the part is reserved (invariant 1), and this access is the most there is.
         unsafe { os::protect(start, len.get(), Access::ReadWrite) }
             .map_err(|errno| failed(Operation::Commit, errno, len))
+    }
+
+    /// Gives the whole range a protection key. It has no access then; what is committed later keeps the key.
+    ///
+    /// # Safety
+    ///
+    /// - No reference into the range is used, until a part is committed, and then by a thread while it has no
+    ///   right to the key.
+    pub(crate) unsafe fn seal(&self, key: u32) -> Result<(), Error> {
+        // SAFETY: the range is reserved (invariant 1), and the caller answers for references.
+        unsafe { os::key_protect(self.base, self.len.get(), Access::None, key) }
+            .map_err(|errno| failed(Operation::ProtectionKey, errno, self.len))?;
+        // Relaxed: who is to use the range gets it by a way that orders this.
+        self.key.store(key, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Takes all access to a part away. Its contents and its lock stay: wipe, and discard, first.
@@ -247,7 +268,18 @@ impl Reservation {
     pub(crate) unsafe fn hide(&self, offset: PageBytes, len: PageBytes) -> Result<(), Error> {
         let start = self.part(Operation::Hide, offset, len)?;
         // SAFETY: the part is reserved (invariant 1), and the caller answers for references.
-        unsafe { os::hide(start, len.get()) }.map_err(|errno| failed(Operation::Hide, errno, len))
+        unsafe { os::hide(start, len.get()) }.map_err(|errno| failed(Operation::Hide, errno, len))?;
+        let key = self.key.load(Ordering::Relaxed);
+        if key == NO_KEY {
+            return Ok(());
+        }
+        // A new mapping, which has the key of ordinary memory until now; there is nothing in it yet.
+        // SAFETY: the part is reserved (invariant 1); the caller of `seal` answers for references.
+        unsafe { os::key_protect(start, len.get(), Access::ReadWrite, key) }.map_err(|errno| {
+            // SAFETY: nobody knows that it was hidden.
+            let _ = unsafe { os::unhide(start, len.get()) };
+            failed(Operation::ProtectionKey, errno, len)
+        })
     }
 
     /// Turns a part that is hidden back to reserved addresses. Wipe first: what was hidden together with it stays.

@@ -48,7 +48,7 @@ impl<T: Inline> SecretBox<T> {
     #[inline]
     pub fn new_with(fill: impl FnOnce(&mut T)) -> Result<Self, Error> {
         let mut value = Value::zeroed()?;
-        fill(value.get_mut());
+        value.fill(fill);
         Ok(Self { value })
     }
 
@@ -71,7 +71,7 @@ impl<T: Inline> SecretBox<T> {
     #[inline]
     pub fn try_new_with<E>(fill: impl FnOnce(&mut T) -> Result<(), E>) -> Result<Self, NewWithError<E>> {
         let mut value = Value::zeroed()?;
-        fill(value.get_mut()).map_err(NewWithError::Refused)?;
+        value.fill(fill).map_err(NewWithError::Refused)?;
         Ok(Self { value })
     }
 
@@ -146,6 +146,9 @@ impl<T: Inline> SecretBox<T> {
     }
 
     /// The secret, to look at.
+    ///
+    /// Where [`Seal::ProtectionKey`](crate::Seal::ProtectionKey) is in force only under [`open`](Self::open) or in
+    /// [`unsealed`](crate::unsealed): elsewhere to touch it is a fault that ends the process.
     #[inline]
     #[must_use]
     pub const fn expose(&self) -> &T {

@@ -19,6 +19,9 @@ use crate::Error;
 /// byte; in front of it lies a canary. Its pages are locked, pinned where the kernel offers it, kept out of core
 /// dumps, and zeros in a forked child.
 ///
+/// Where [`Seal::ProtectionKey`](crate::Seal::ProtectionKey) is in force a key does that instead, for each thread by
+/// itself, at the price of a few instructions ([`set_secret_seal`](crate::set_secret_seal)).
+///
 /// A page or more of locked memory for each, and a system call to open and one to seal: for the few
 /// secrets that deserve it, or for a million of them. [`SecretBox`](crate::SecretBox) is the dense one.
 ///
@@ -37,18 +40,20 @@ use crate::Error;
 ///
 /// # Guards
 ///
-/// * Any number of [`Open`] guards may live at once, on many threads, and end in any order.
+/// * Any number of [`Open`] guards may live at once, on many threads, and end in any order. Each stays with the
+///   thread that made it.
 /// * A guard borrows the box, so the box can neither be dropped nor moved under it; without guards it moves
 ///   freely, the secret staying where it is.
 /// * A guard that is leaked ([`core::mem::forget`]) leaves the secret open until the next [`open_mut`](Self::open_mut)
 ///   ends, or the box.
-/// * Not in signal handlers: opening and sealing wait for another thread that is in the middle of either.
-///   [`purge`](crate::purge) does not.
+/// * Not in signal handlers, unless a key seals: opening and sealing wait for another thread that is in the middle of
+///   either. [`purge`](crate::purge) does not.
 ///
 /// # What it does not do
 ///
 /// * The kernel still reads sealed pages for who may ask it to: a debugger (`ptrace(2)`), `/proc/PID/mem`.
-/// * While a guard lives the secret is open to every thread of the process.
+/// * While a guard lives the secret is open to every thread of the process; where a key seals, to its own thread
+///   only, and all other isolated secrets with it.
 /// * What your code copies out through a guard is not protected, nor is memory that `T` points to, so `T`
 ///   must be [`Inline`].
 /// * After [`purge`](crate::purge) it reads as zeros. In a forked child it cannot be opened at all

@@ -35,8 +35,10 @@ mod flush;
 mod inline;
 mod isolated;
 mod new_error;
+mod opened;
 mod raw;
 mod redact;
+mod seal;
 #[cfg(feature = "serde")]
 mod serde;
 mod string;
@@ -57,11 +59,13 @@ pub use flush::{secret_flush, set_secret_flush};
 pub use inline::{Inline, Plain};
 pub use isolated::{IsolatedBox, Open, OpenMut};
 pub use new_error::NewWithError;
+pub use opened::{Opened, OpenedMut};
+pub use seal::{seal_thread, secret_seal, set_secret_seal, unsealed};
 pub use string::SecretString;
 pub use vec::SecretVec;
 
 #[cfg(feature = "allocator-api2")]
-pub(crate) use raw::{allocate, deallocate, reallocate};
+pub(crate) use raw::{allocate_unsealed, deallocate_unsealed, reallocate_unsealed};
 
 #[doc(hidden)]
 pub use inline::writes_behind_shared;

@@ -77,6 +77,9 @@ impl SecretString {
     }
 
     /// The text, to look at.
+    ///
+    /// Where [`Seal::ProtectionKey`](crate::Seal::ProtectionKey) is in force only under [`open`](Self::open) or in
+    /// [`unsealed`](crate::unsealed): elsewhere to touch it is a fault that ends the process.
     #[inline]
     #[must_use]
     pub const fn expose(&self) -> &str {

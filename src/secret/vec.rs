@@ -59,7 +59,7 @@ impl<T: Inline> SecretVec<T> {
     pub fn new_with(len: usize, fill: impl FnOnce(&mut [T])) -> Result<Self, Error> {
         let mut values = Buffer::new();
         values.extend_zeroed(len)?;
-        fill(values.get_mut());
+        values.fill(fill);
         Ok(Self { values })
     }
 
@@ -75,7 +75,7 @@ impl<T: Inline> SecretVec<T> {
     ) -> Result<Self, NewWithError<E>> {
         let mut values = Buffer::new();
         values.extend_zeroed(len)?;
-        fill(values.get_mut()).map_err(NewWithError::Refused)?;
+        values.fill(fill).map_err(NewWithError::Refused)?;
         Ok(Self { values })
     }
 
@@ -118,6 +118,9 @@ impl<T: Inline> SecretVec<T> {
     }
 
     /// The values, to look at.
+    ///
+    /// Where [`Seal::ProtectionKey`](crate::Seal::ProtectionKey) is in force only under [`open`](Self::open) or in
+    /// [`unsealed`](crate::unsealed): elsewhere to touch it is a fault that ends the process.
     #[inline]
     #[must_use]
     pub const fn expose(&self) -> &[T] {

@@ -93,17 +93,6 @@ fn threads_make_open_and_drop_their_own() {
 }
 
 #[test]
-fn a_guard_is_sent_to_another_thread() {
-    let secret = key_of(3);
-    let address = address_of(&secret);
-    let open = secret.open().unwrap();
-    std::thread::scope(|scope| {
-        scope.spawn(move || assert!(open == [3; 32]));
-    });
-    assert_eq!(access(address), "---p");
-}
-
-#[test]
 fn a_panic_under_a_guard_seals() {
     let mut secret = key_of(1);
     let address = address_of(&secret);

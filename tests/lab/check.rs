@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{controls, iommu, moves, refusals, secrets};
+use crate::{controls, iommu, keys, moves, refusals, secrets};
 
 /// How a check ended, if it did not panic.
 pub(crate) type Outcome = Result<(), Ended>;
@@ -42,6 +42,7 @@ pub(crate) const GROUPS: &[(&str, &[Check])] = &[
     ("controls", controls::CHECKS),
     ("secrets", secrets::CHECKS),
     ("iommu", iommu::CHECKS),
+    ("keys", keys::CHECKS),
     ("refusals", refusals::CHECKS),
     // Last, so that nothing takes the frames that it leaves behind.
     ("moves", moves::CHECKS),

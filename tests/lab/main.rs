@@ -51,6 +51,8 @@ mod iommu;
 #[cfg(target_os = "linux")]
 mod judge;
 #[cfg(target_os = "linux")]
+mod keys;
+#[cfg(target_os = "linux")]
 mod moves;
 #[cfg(target_os = "linux")]
 mod refusals;

@@ -22,10 +22,11 @@ use super::pinning;
 use super::record::{RECORD_BYTES, Record};
 use super::window::{NR_CLASSES, pages_of};
 use crate::heap::index_stack::IndexStack;
+use crate::keys::{self, Zone};
 use crate::os::{self, Errno, Hint};
 use crate::pages::{GuardKind, PageBytes, Reservation};
 use crate::policy::settle_secret_backing;
-use crate::{Backing, Error, Operation};
+use crate::{Backing, Error, Operation, Seal};
 
 /// Addresses of an arena; halved while the limit of addresses is too small for it.
 const MEMORY_BYTES: usize = 1 << 36;
@@ -71,6 +72,8 @@ pub(super) struct Arena {
     /// Bytes of free slots that are kept ready while slots have mappings of their own.
     pub(super) warm_bytes: usize,
     pub(super) canary_key: u64,
+    /// What seals its secrets: the same for all arenas of a process.
+    pub(super) seal: Seal,
     pub(super) hints_refused: u32,
     /// What its windows are made of.
     pub(super) backing: Backing,
@@ -121,10 +124,10 @@ unsafe impl Send for Arena {}
 impl Arena {
     /// The arena of a class, made now if this process has none.
     #[inline]
-    pub(super) fn of(class: usize) -> Result<&'static Self, Error> {
+    pub(super) fn of(class: usize, seal: Seal) -> Result<&'static Self, Error> {
         match Self::existing(class) {
             Some(arena) if arena.is_here() => Ok(arena),
-            _ => Self::create_and_publish(class),
+            _ => Self::create_and_publish(class, seal),
         }
     }
 
@@ -143,12 +146,12 @@ impl Arena {
     }
 
     #[cold]
-    fn create_and_publish(class: usize) -> Result<&'static Self, Error> {
+    fn create_and_publish(class: usize, seal: Seal) -> Result<&'static Self, Error> {
         let Some(root) = ROOTS.get(class) else { return Err(Error::TooLarge) };
         // Acquire: as in `existing`.
         let seen = root.load(Ordering::Acquire);
         pinning::forget_after_fork();
-        let mine = Self::create(class)?;
+        let mine = Self::create(class, seal)?;
         // Release pairs with Acquire in `existing`.
         match root.compare_exchange(seen, mine.as_ptr(), Ordering::Release, Ordering::Relaxed) {
             // SAFETY: written by `create`, and never unmapped from now on.
@@ -169,10 +172,10 @@ impl Arena {
 
     /// Maps an arena, half as large as long as its addresses are not to be had: under a limit the records need
     /// some as well. Nothing refers to it yet.
-    fn create(class: usize) -> Result<NonNull<Self>, Error> {
+    fn create(class: usize, seal: Seal) -> Result<NonNull<Self>, Error> {
         let mut memory_bytes = MEMORY_BYTES;
         loop {
-            match Self::create_within(class, memory_bytes) {
+            match Self::create_within(class, seal, memory_bytes) {
                 Err(Error::AddressSpace { .. }) if memory_bytes > LEAST_MEMORY_BYTES => memory_bytes /= 2,
                 made => return made,
             }
@@ -180,7 +183,7 @@ impl Arena {
     }
 
     /// Maps an arena of that size or smaller, and writes the value to its place.
-    fn create_within(class: usize, memory_bytes: usize) -> Result<NonNull<Self>, Error> {
+    fn create_within(class: usize, seal: Seal, memory_bytes: usize) -> Result<NonNull<Self>, Error> {
         let page_bytes = os::page_size();
         let data_bytes = pages_of(class) * page_bytes;
         let stride_bytes = data_bytes + page_bytes;
@@ -199,7 +202,7 @@ impl Arena {
                 }
             };
         let backing = settle_secret_backing();
-        let prepared = match prepare(&memory, &metadata, backing) {
+        let prepared = match prepare(&memory, &metadata, backing, seal) {
             Ok(prepared) => prepared,
             Err(error) => {
                 // SAFETY: made above, and nobody knows an address in it.
@@ -227,6 +230,7 @@ impl Arena {
             step_slots: (STEP_PAGES / pages_of(class)).max(1),
             warm_bytes: warm_bytes(),
             canary_key: u64::from_ne_bytes(prepared.seed),
+            seal,
             hints_refused: prepared.hints_refused,
             backing,
             steps: AtomicUsize::new(0),
@@ -310,12 +314,16 @@ impl Arena {
         };
         let first = step * self.step_slots;
         let count = self.step_slots.min(self.nr_slots - first);
-        self.make_guards(step, first, count);
+        let guards = self.make_guards(step, first, count);
         #[expect(clippy::cast_possible_truncation, reason = "below 2^24")]
         let (first, count) = (first as u32 + 1, count as u32);
         if self.is_merged() {
             // One mapping with the steps before it. A refusal costs mappings; slots are locked one by one.
             let offset = PageBytes::round_down(self.data_offset(first));
+            if self.seal != Seal::Pages && guards == Ok(GuardKind::Marker) {
+                let bytes = PageBytes::round_down(count as usize * self.stride_bytes);
+                let _ = self.memory.commit(offset, bytes);
+            }
             // SAFETY: within the memory.
             let start = unsafe { self.memory.base().add(offset.get()) };
             // SAFETY: reserved, and never unmapped (invariant 1).
@@ -329,7 +337,7 @@ impl Arena {
 
     /// Marks the guards behind the slots of a step, and the one in front of them all. Where the kernel has no
     /// markers, they are what they were: pages without access, in one mapping with the sealed slots.
-    fn make_guards(&self, step: usize, first: usize, count: usize) {
+    fn make_guards(&self, step: usize, first: usize, count: usize) -> Result<GuardKind, Error> {
         let page = PageBytes::one();
         // Guard n ends slot n; guard 0 is in front of them all. Those of other steps are theirs to make.
         let (guard, guards) = if step == 0 { (0, count + 1) } else { (first + 1, count) };
@@ -340,6 +348,7 @@ impl Arena {
         if kind != Ok(GuardKind::Marker) {
             self.counters.guards_without_marker.fetch_add(count, Ordering::Relaxed);
         }
+        kind
     }
 }
 
@@ -351,7 +360,12 @@ struct Prepared {
 }
 
 /// What may fail once the ranges are reserved.
-fn prepare(memory: &Reservation, metadata: &Reservation, backing: Backing) -> Result<Prepared, Error> {
+fn prepare(
+    memory: &Reservation,
+    metadata: &Reservation,
+    backing: Backing,
+    seal: Seal,
+) -> Result<Prepared, Error> {
     let hints_refused = match backing {
         // Windows are files of their own, for which the kernel sees to the rest.
         Backing::Hidden => memory.hint(Hint::DontFork).map(|()| 0),
@@ -365,6 +379,11 @@ fn prepare(memory: &Reservation, metadata: &Reservation, backing: Backing) -> Re
     metadata.commit(PageBytes::ZERO, two)?;
     if backing != Backing::Hidden {
         share_one_owner(memory)?;
+    }
+    if seal == Seal::ProtectionKey {
+        let key = keys::key_of(Zone::Isolated)?;
+        // SAFETY: nobody knows the range yet; windows in it are touched under rights only, see `slot`.
+        unsafe { memory.seal(key) }?;
     }
     let mut seed = [0; 8];
     os::fill_random(&mut seed).map_err(|errno| Error::Os { operation: Operation::Random, errno: errno.0 })?;

@@ -10,6 +10,9 @@
 //!   locked guards count against `RLIMIT_MEMLOCK`.
 //! * **Merged** (odd regimes): everything is locked, guards included. So all that is sealed is one mapping.
 //!
+//!   Where it is not the page table that seals (`Seal::ProtectionKey`, `Seal::None`), everything is accessible
+//!   instead, but for the markers of the guards; so without markers such an arena is never merged.
+//!
 //! An arena is split until it holds [`SPLIT_MOST`] secrets, or the kernel refuses a mapping; one call of
 //! `mlock2` over all of it then merges every mapping that is sealed (43 ms for 5,000). When it holds less
 //! than [`SPLIT_LEAST`] again, each slot gets mappings of its own the next time that it is opened. Where a
@@ -25,7 +28,8 @@ use core::sync::atomic::Ordering;
 
 use super::arena::Arena;
 use super::record::Record;
-use crate::{Backing, os};
+use crate::pages::PageBytes;
+use crate::{Backing, Seal, os};
 
 /// Slots above which an arena is merged: 16,384 mappings of 65,530.
 const SPLIT_MOST: usize = 8192;
@@ -69,10 +73,15 @@ impl Arena {
     pub(super) fn merge(&self) -> bool {
         let regime = self.regime.load(Ordering::Relaxed);
         let order = Ordering::Relaxed;
+        let stays_open = self.seal != Seal::Pages;
         if regime & MERGED != 0
             || self.backing == Backing::Hidden
+            || (stays_open && self.counters.guards_without_marker.load(Ordering::Relaxed) != 0)
             || self.regime.compare_exchange(regime, regime.wrapping_add(1), order, order).is_err()
         {
+            return false;
+        }
+        if stays_open && self.memory.commit(PageBytes::ZERO, self.prepared_bytes()).is_err() {
             return false;
         }
         // Not by `Reservation::lock`, which takes every lock off after a failure: here live secrets are locked

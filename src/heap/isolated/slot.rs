@@ -13,9 +13,10 @@ use super::pinning::Pinned;
 use super::record::{Record, State};
 use super::window::{CANARY_BYTES, Window, class_of};
 use crate::heap::corruption::Corruption;
+use crate::keys::{self, AllRights, Zone};
 use crate::os::{self, Access, Errno, LockState};
 use crate::pages::PageBytes;
-use crate::{Backing, Error, Flush, Operation, wipe};
+use crate::{Backing, Error, Flush, Operation, Seal, wipe};
 
 /// The largest window that is kept ready.
 const WARM_WINDOW_BYTES: usize = 64 << 10;
@@ -43,11 +44,12 @@ unsafe impl Send for Slot {}
 unsafe impl Sync for Slot {}
 
 impl Slot {
-    /// Takes a slot for a block of this size and alignment. It is open for reading and writing, the block all
-    /// zero.
-    pub(crate) fn take(block: Layout) -> Result<Self, Error> {
+    /// Takes a slot for a block of this size and alignment, the block all zero. Its pages are open for reading
+    /// and writing; what rights the caller needs besides, [`begin_exclusive`](Self::begin_exclusive) gives.
+    pub(crate) fn take(block: Layout, seal: Seal) -> Result<Self, Error> {
         let class = class_of(block, os::page_size()).ok_or(Error::TooLarge)?;
-        let arena = Arena::of(class)?;
+        let arena = Arena::of(class, seal)?;
+        let _rights = AllRights::new();
         let link = |number: u32| &arena.record(number).link;
         let number = match arena.warm.pop(link) {
             Some(number) => {
@@ -71,9 +73,10 @@ impl Slot {
 
     /// Gets `count` more slots ready for such a block: open, locked, pinned if possible, in memory. As many are
     /// kept ready from now on.
-    pub(crate) fn reserve(block: Layout, count: usize) -> Result<(), Error> {
+    pub(crate) fn reserve(block: Layout, count: usize, seal: Seal) -> Result<(), Error> {
         let class = class_of(block, os::page_size()).ok_or(Error::TooLarge)?;
-        let arena = Arena::of(class)?;
+        let arena = Arena::of(class, seal)?;
+        let _rights = AllRights::new();
         let link = |number: u32| &arena.record(number).link;
         for _ in 0..count {
             let number = match arena.cold.pop(link) {
@@ -101,10 +104,10 @@ impl Slot {
     }
 
     /// Makes sure that at least `count` slots for such a block are kept ready.
-    pub(crate) fn reserve_least(block: Layout, count: usize) -> Result<(), Error> {
+    pub(crate) fn reserve_least(block: Layout, count: usize, seal: Seal) -> Result<(), Error> {
         let class = class_of(block, os::page_size()).ok_or(Error::TooLarge)?;
-        let ready = Arena::of(class)?.counters.reserved.load(Ordering::Relaxed);
-        Self::reserve(block, count.saturating_sub(ready))
+        let ready = Arena::of(class, seal)?.counters.reserved.load(Ordering::Relaxed);
+        Self::reserve(block, count.saturating_sub(ready), seal)
     }
 
     /// The first byte of the block.
@@ -120,17 +123,37 @@ impl Slot {
     }
 
     /// Opens the slot for one more guard, with this access if it was sealed. All callers for one slot ask for
-    /// the same access.
+    /// the same access. Where a key seals, for this thread, to which the guard then belongs.
     #[inline]
     pub(crate) fn open(&self, access: Access) -> Result<(), Error> {
         self.check_here()?;
+        match self.arena.seal {
+            Seal::ProtectionKey => keys::raise(Zone::Isolated, access),
+            Seal::Pages => return self.open_pages(access),
+            Seal::None => {}
+        }
+        Ok(())
+    }
+
+    /// Not inlined, as those below, so that a key costs what it costs: a system call does not notice.
+    #[inline(never)]
+    fn open_pages(&self, access: Access) -> Result<(), Error> {
         let record = self.record();
         record.openings.open(|| self.unseal(record, access))
     }
 
-    /// Ends one guard that `open` gave. The last one seals.
+    /// Ends one guard that `open` gave with the same access. The last one seals.
     #[inline]
-    pub(crate) fn close(&self) {
+    pub(crate) fn close(&self, access: Access) {
+        match self.arena.seal {
+            Seal::ProtectionKey => keys::lower(Zone::Isolated, access),
+            Seal::Pages => self.close_pages(),
+            Seal::None => {}
+        }
+    }
+
+    #[inline(never)]
+    fn close_pages(&self) {
         if self.is_here() {
             let record = self.record();
             record.openings.close(|| self.seal(record));
@@ -141,8 +164,24 @@ impl Slot {
     #[inline]
     pub(crate) fn open_exclusive(&mut self) -> Result<(), Error> {
         self.check_here()?;
+        if self.arena.seal == Seal::Pages {
+            return self.open_pages_exclusive();
+        }
+        self.begin_exclusive();
+        Ok(())
+    }
+
+    #[inline(never)]
+    fn open_pages_exclusive(&self) -> Result<(), Error> {
         let record = self.record();
         record.openings.change(1, || self.unseal(record, Access::ReadWrite))
+    }
+
+    /// The same for a slot that was just taken.
+    pub(crate) fn begin_exclusive(&mut self) {
+        if self.arena.seal == Seal::ProtectionKey {
+            keys::raise(Zone::Isolated, Access::ReadWrite);
+        }
     }
 
     /// Seals the slot, open for reading and writing for one guard. Ends the process if the guard's holder
@@ -150,25 +189,45 @@ impl Slot {
     #[inline]
     pub(crate) fn close_exclusive(&mut self, block: Layout) {
         if self.is_here() {
-            let record = self.record();
             // SAFETY: open, so says the caller.
             if !unsafe { self.is_canary_whole(block) } {
                 Corruption::Underflow.abort();
             }
-            let sealed = record.openings.change(0, || {
-                self.seal(record);
-                Ok::<(), Error>(())
-            });
-            debug_assert_eq!(sealed, Ok(()), "`seal` ends the process if it fails");
+            if self.arena.seal == Seal::Pages {
+                self.close_pages_exclusive();
+            }
+        }
+        self.end_exclusive();
+    }
+
+    #[inline(never)]
+    fn close_pages_exclusive(&self) {
+        let record = self.record();
+        let sealed = record.openings.change(0, || {
+            self.seal(record);
+            Ok::<(), Error>(())
+        });
+        debug_assert_eq!(sealed, Ok(()), "`seal` ends the process if it fails");
+    }
+
+    /// Takes back the right that an exclusive guard has besides the access to the pages.
+    #[inline]
+    fn end_exclusive(&self) {
+        if self.arena.seal == Seal::ProtectionKey {
+            keys::lower(Zone::Isolated, Access::ReadWrite);
         }
     }
 
     /// Gives the slot back, open for reading and writing: checks what is around the block, wipes it, and keeps
     /// the slot ready for the next owner or returns its memory.
     pub(crate) fn give_back(self, block: Layout, flush: Flush) {
-        if !self.is_here() {
-            return;
+        if self.is_here() {
+            self.wipe_and_retire(block, flush);
         }
+        self.end_exclusive();
+    }
+
+    fn wipe_and_retire(&self, block: Layout, flush: Flush) {
         let (arena, record) = (self.arena, self.record());
         // SAFETY: open, so says the caller.
         unsafe { self.wipe(block, flush) };
@@ -188,6 +247,7 @@ impl Slot {
         }
     }
 
+    #[inline]
     fn check_here(&self) -> Result<(), Error> {
         if self.is_here() { Ok(()) } else { Err(Error::LeftBehind) }
     }
@@ -278,24 +338,26 @@ impl Arena {
         let window = self.place(number, block);
         let (first, pages) = record.window_pages();
         let is_same = (first * self.page_bytes, pages * self.page_bytes) == (window.start, window.bytes);
-        match record.state() {
-            State::Warm if is_same => {
-                // SAFETY: within the slot, by `Window::place`.
-                let start = unsafe { self.data(number).add(window.start) };
-                // SAFETY: the window of a warm slot, readable and writable, on which nobody else works.
-                if !unsafe { wipe::is_zero(start, window.bytes) } {
-                    Corruption::WriteAfterFree.abort();
-                }
+        let state = record.state();
+        let is_ready = state == State::Warm && is_same;
+        if !is_ready {
+            if state == State::Warm {
+                self.chill(number, record);
             }
-            state => {
-                if state == State::Warm {
-                    self.chill(number, record);
-                }
-                record.set_window(window, self.page_bytes);
-                if let Err(error) = self.warm_up(number, record) {
-                    self.cold.push(number, |number| &self.record(number).link);
-                    return Err(error);
-                }
+            record.set_window(window, self.page_bytes);
+            if let Err(error) = self.warm_up(number, record) {
+                self.cold.push(number, |number| &self.record(number).link);
+                return Err(error);
+            }
+        }
+        // A slot that could not be accessed until now is zero: the kernel gave its pages. One that was open, warm
+        // or merged under another seal than that of pages, is zero if nobody wrote to it.
+        if is_ready || self.seal != Seal::Pages {
+            // SAFETY: within the slot, by `Window::place`.
+            let start = unsafe { self.data(number).add(window.start) };
+            // SAFETY: the window of a slot that is ready, readable and writable, on which nobody else works.
+            if !unsafe { wipe::is_zero(start, window.bytes) } {
+                Corruption::WriteAfterFree.abort();
             }
         }
         let len = window.canary_bytes();
@@ -407,8 +469,10 @@ impl Arena {
         if !self.is_merged() {
             let _ = self.memory.unlock(offset, len);
         }
-        // SAFETY: as above.
-        let _ = unsafe { self.memory.decommit(offset, len) };
+        if self.seal == Seal::Pages || !self.is_merged() {
+            // SAFETY: as above.
+            let _ = unsafe { self.memory.decommit(offset, len) };
+        }
         record.set_state(State::Cold);
     }
 

@@ -11,7 +11,7 @@ use super::pinning;
 use super::record::{Record, State};
 use crate::os::Access;
 use crate::pages::PageBytes;
-use crate::wipe;
+use crate::{Seal, wipe};
 
 /// How often purge looks again whether another thread is done with its system call.
 const PATIENCE: u32 = 1000;
@@ -100,7 +100,8 @@ impl Arena {
         self.counters.is_purged.store(true, Ordering::SeqCst);
         // Guards that have markers keep guarding, so one call opens everything.
         let all_marked = self.counters.guards_without_marker.load(Ordering::SeqCst) == 0;
-        let is_open = all_marked && self.memory.commit(PageBytes::ZERO, self.prepared_bytes()).is_ok();
+        let is_open = self.seal != Seal::Pages
+            || (all_marked && self.memory.commit(PageBytes::ZERO, self.prepared_bytes()).is_ok());
         for number in 1..=u32::try_from(self.prepared_slots()).unwrap_or(0) {
             let record = self.record(number);
             if holds_a_secret(record) {

@@ -9,6 +9,18 @@ pub(in crate::os) const fn gate(_call: Call) -> Result<()> {
     Ok(())
 }
 
+/// No key is simulated.
+#[inline]
+pub(in crate::os) const fn simulated_key() -> Option<u32> {
+    None
+}
+
+/// Keys are those of the system.
+#[inline]
+pub(crate) const fn simulates_keys() -> bool {
+    false
+}
+
 /// Leaves the answer as it is.
 #[inline]
 pub(in crate::os) const fn adjust(features: Features) -> Features {

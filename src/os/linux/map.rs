@@ -93,12 +93,16 @@ pub(in crate::os) unsafe fn release(ptr: NonNull<u8>, len: usize) -> Result<()> 
 ///
 /// As for `os::protect`.
 pub(in crate::os) unsafe fn protect(ptr: NonNull<u8>, len: usize, access: Access) -> Result<()> {
-    let bits = match access {
+    // SAFETY: the caller promises that the range is its own and that no reference needs more access.
+    let code = unsafe { libc::mprotect(ptr.as_ptr().cast(), len, bits_of(access)) };
+    check(code.into())
+}
+
+/// The access as `mprotect` takes it.
+pub(super) const fn bits_of(access: Access) -> libc::c_int {
+    match access {
         Access::None => libc::PROT_NONE,
         Access::Read => libc::PROT_READ,
         Access::ReadWrite => libc::PROT_READ | libc::PROT_WRITE,
-    };
-    // SAFETY: the caller promises that the range is its own and that no reference needs more access.
-    let code = unsafe { libc::mprotect(ptr.as_ptr().cast(), len, bits) };
-    check(code.into())
+    }
 }

@@ -9,6 +9,7 @@
 mod abort;
 mod advise;
 mod hidden;
+mod key;
 mod limits;
 mod lock;
 mod map;
@@ -29,6 +30,7 @@ pub(super) const DISCARDS_WITHOUT_ACCESS: bool = true;
 
 pub(super) use advise::{advise, discard, install_guards, is_locked, resident};
 pub(super) use hidden::{hide, unhide};
+pub(super) use key::{key_free, key_new, key_protect};
 pub(super) use limits::{
     address_space_limit, locked_bytes, may_exceed_memlock_limit, memlock_limit, page_size,
 };

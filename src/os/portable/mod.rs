@@ -12,6 +12,7 @@ use core::ptr::NonNull;
 
 use super::{Errno, Features, LockState, Result, Ring, Support};
 
+mod key;
 #[cfg(unix)]
 mod unix;
 #[cfg(unix)]
@@ -19,6 +20,8 @@ pub(super) use unix::{
     abort_with, address_space_limit, advise, lock, memlock_limit, page_size, preserve_errno, protect,
     release, reserve, unlock,
 };
+
+pub(super) use key::{key_free, key_new, key_protect};
 
 #[cfg(windows)]
 mod windows;

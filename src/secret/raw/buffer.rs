@@ -2,13 +2,16 @@
 
 use core::alloc::Layout;
 use core::marker::PhantomData;
-use core::mem::ManuallyDrop;
+use core::mem::{ManuallyDrop, needs_drop};
 use core::ptr::{self, NonNull};
 use core::slice;
 
 use super::{Origin, allocate, count_leaked, deallocate, forget, forget_bytes, reallocate};
 use crate::Error;
+use crate::keys::AllRights;
+use crate::os::Access;
 use crate::secret::inline::Inline;
+use crate::secret::seal::dense_rights;
 
 /// Owner of a run of `T` in the secret heap; dropped and wiped with it.
 pub(in crate::secret) struct Buffer<T: Inline> {
@@ -73,6 +76,13 @@ impl<T: Inline> Buffer<T> {
         unsafe { slice::from_raw_parts_mut(self.ptr.as_ptr(), self.len) }
     }
 
+    /// Runs `fill` on the values, with the right to touch them.
+    #[inline]
+    pub(in crate::secret) fn fill<R>(&mut self, fill: impl FnOnce(&mut [T]) -> R) -> R {
+        let _rights = dense_rights(Access::ReadWrite);
+        fill(self.get_mut())
+    }
+
     /// Makes room for `additional` more values, at least doubling what there is.
     pub(in crate::secret) fn reserve(&mut self, additional: usize) -> Result<(), Error> {
         let needed = self.len.checked_add(additional).ok_or(Error::TooLarge)?;
@@ -93,6 +103,7 @@ impl<T: Inline> Buffer<T> {
     /// Moves an argument to the end and leaves zeros in its place.
     pub(in crate::secret) fn push(&mut self, source: &mut T) -> Result<(), Error> {
         self.reserve(1)?;
+        let _rights = AllRights::new();
         // SAFETY: one `T` is read from a reference and written behind the last one, within the block (1, 5,
         // and `reserve`) and in nobody's use (4).
         unsafe { ptr::copy_nonoverlapping(source, self.end().as_ptr(), 1) };
@@ -107,6 +118,7 @@ impl<T: Inline> Buffer<T> {
         T: Copy,
     {
         self.reserve(source.len())?;
+        let _rights = AllRights::new();
         // SAFETY: `source.len()` values are read from a slice and written behind the last one, within the
         // block (1, 5, and `reserve`); no slice reaches there (4), so the two do not overlap; a `Copy` type
         // may be duplicated by its bytes.
@@ -120,6 +132,7 @@ impl<T: Inline> Buffer<T> {
     pub(in crate::secret) fn append(&mut self, source: &mut Vec<T>) -> Result<(), Error> {
         let moved = source.len();
         self.reserve(moved)?;
+        let _rights = AllRights::new();
         // SAFETY: `moved` values are read from the vector and written behind the last one, within the
         // block (1, 5, and `reserve`) and in nobody's use (4).
         unsafe { ptr::copy_nonoverlapping(source.as_ptr(), self.end().as_ptr(), moved) };
@@ -148,6 +161,7 @@ impl<T: Inline> Buffer<T> {
         }
         self.len = len;
         let tail = Forget(NonNull::slice_from_raw_parts(self.end(), removed));
+        let _rights = if needs_drop::<T>() { dense_rights(Access::ReadWrite) } else { None };
         // SAFETY: valid values (2) that nobody else uses (4), and which the new length leaves out.
         unsafe { tail.0.drop_in_place() }
     }
@@ -242,6 +256,8 @@ impl<T: Inline> Drop for Buffer<T> {
             }
         }
         let _block = GiveBack(self.block());
+        // Ends before the block is given back.
+        let _rights = if needs_drop::<T>() { dense_rights(Access::ReadWrite) } else { None };
         // SAFETY: valid values (2) that nobody else uses (4) and that are not used after this.
         unsafe { ptr::drop_in_place(self.get_mut()) }
     }

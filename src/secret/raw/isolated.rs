@@ -7,12 +7,13 @@ use core::ops::{Deref, DerefMut};
 use core::ptr::{self, NonNull};
 
 use super::{Origin, forget};
+use crate::Error;
 use crate::heap::Slot;
 use crate::os::Access;
 use crate::secret::flush::secret_flush;
 use crate::secret::inline::Inline;
 use crate::secret::new_error::NewWithError;
-use crate::{Error, exit};
+use crate::secret::seal;
 
 /// Owner of one `T` in a slot of its own; dropped and wiped with it.
 pub(in crate::secret) struct Isolated<T: Inline> {
@@ -35,42 +36,40 @@ impl<T: Inline> Isolated<T> {
     pub(in crate::secret) fn new_with<E>(
         fill: impl FnOnce(&mut T) -> Result<(), E>,
     ) -> Result<Self, NewWithError<E>> {
-        exit::arm();
         // Invariant 1: a slot is all zero, and zeros are a `T`, by `Inline`.
-        let mut new = Self { slot: ManuallyDrop::new(Slot::take(Self::LAYOUT)?), _owns: PhantomData };
-        // SAFETY: open for reading and writing since it was taken, holds a `T` (invariant 1), and nobody else
-        // knows it.
-        let value = unsafe { new.place().as_mut() };
-        // If it panics or refuses, `new` is dropped: wiped and given back.
-        fill(value).map_err(NewWithError::Refused)?;
-        new.slot.close_exclusive(Self::LAYOUT);
+        let slot = ManuallyDrop::new(Slot::take(Self::LAYOUT, seal::in_force())?);
+        let mut new = Self { slot, _owns: PhantomData };
+        // Open for reading and writing since it was taken.
+        new.slot.begin_exclusive();
+        let mut value = Unique { owner: &mut new, _of_this_thread: PhantomData };
+        // If it panics or refuses, the slot is sealed, and `new` dropped: wiped and given back.
+        fill(&mut value).map_err(NewWithError::Refused)?;
+        drop(value);
         Ok(new)
     }
 
     /// Gets room for `count` more values ready.
     pub(in crate::secret) fn reserve(count: usize) -> Result<(), Error> {
-        exit::arm();
-        Slot::reserve(Self::LAYOUT, count)
+        Slot::reserve(Self::LAYOUT, count, seal::in_force())
     }
 
     /// Makes sure that room for `count` values is ready.
     pub(in crate::secret) fn reserve_least(count: usize) -> Result<(), Error> {
-        exit::arm();
-        Slot::reserve_least(Self::LAYOUT, count)
+        Slot::reserve_least(Self::LAYOUT, count, seal::in_force())
     }
 
     /// Opens it for reading, or for what a shared reference to `T` needs.
     #[inline]
     pub(in crate::secret) fn open(&self) -> Result<Shared<'_, T>, Error> {
         self.slot.open(Self::SHARED)?;
-        Ok(Shared { owner: self })
+        Ok(Shared { owner: self, _of_this_thread: PhantomData })
     }
 
     /// Opens it for reading and writing.
     #[inline]
     pub(in crate::secret) fn open_mut(&mut self) -> Result<Unique<'_, T>, Error> {
         self.slot.open_exclusive()?;
-        Ok(Unique { owner: self })
+        Ok(Unique { owner: self, _of_this_thread: PhantomData })
     }
 
     #[inline]
@@ -120,8 +119,10 @@ pub(in crate::secret) fn relocate<T: Inline>(source: &mut T, to: &mut T) {
 /// # Invariants
 ///
 /// 1. Counts as one opening of the owner's slot, which ends with it.
+/// 2. Stays with the thread that made it: where a key seals, the opening is that thread's.
 pub(in crate::secret) struct Shared<'a, T: Inline> {
     owner: &'a Isolated<T>,
+    _of_this_thread: PhantomData<*const ()>,
 }
 
 impl<T: Inline> Deref for Shared<'_, T> {
@@ -138,7 +139,7 @@ impl<T: Inline> Deref for Shared<'_, T> {
 impl<T: Inline> Drop for Shared<'_, T> {
     #[inline]
     fn drop(&mut self) {
-        self.owner.slot.close();
+        self.owner.slot.close(Isolated::<T>::SHARED);
     }
 }
 
@@ -147,8 +148,10 @@ impl<T: Inline> Drop for Shared<'_, T> {
 /// # Invariants
 ///
 /// 1. The owner's slot is open for reading and writing until this ends.
+/// 2. Stays with the thread that made it, as [`Shared`] does.
 pub(in crate::secret) struct Unique<'a, T: Inline> {
     owner: &'a mut Isolated<T>,
+    _of_this_thread: PhantomData<*const ()>,
 }
 
 impl<T: Inline> Deref for Unique<'_, T> {

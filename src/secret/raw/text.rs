@@ -4,6 +4,7 @@ use core::str::{self, Utf8Error};
 
 use super::Buffer;
 use crate::Error;
+use crate::keys::AllRights;
 
 /// Owner of text in the secret heap.
 pub(in crate::secret) struct Text {
@@ -24,7 +25,9 @@ impl Text {
 
     /// The bytes as text, if they are.
     pub(in crate::secret) fn from_utf8(bytes: Buffer<u8>) -> Result<Self, Utf8Error> {
+        let rights = AllRights::new();
         str::from_utf8(bytes.get())?;
+        drop(rights);
         Ok(Self { bytes })
     }
 
@@ -62,7 +65,9 @@ impl Text {
     /// Wipes what is behind `len` bytes, or behind the last character boundary before that.
     pub(in crate::secret) fn truncate(&mut self, len: usize) {
         // At a character boundary, so invariant 1 holds.
+        let rights = AllRights::new();
         let len = self.get().floor_char_boundary(len);
+        drop(rights);
         self.bytes.truncate(len);
     }
 

@@ -2,11 +2,14 @@
 
 use core::alloc::Layout;
 use core::marker::PhantomData;
-use core::mem::ManuallyDrop;
+use core::mem::{ManuallyDrop, needs_drop};
 use core::ptr::{self, NonNull};
 
 use super::{allocate, count_leaked, deallocate, forget_bytes, reserve};
+use crate::keys::AllRights;
+use crate::os::Access;
 use crate::secret::inline::Inline;
+use crate::secret::seal::dense_rights;
 use crate::{Error, wipe};
 
 /// Owner of one `T` in the secret heap; dropped and wiped with it.
@@ -47,6 +50,7 @@ impl<T: Inline> Value<T> {
     /// Moves a value here and leaves zeros in its place.
     pub(in crate::secret) fn take(source: &mut T, origin: Origin) -> Result<Self, Error> {
         let value = Self::zeroed()?;
+        let _rights = AllRights::new();
         // SAFETY: one `T` is read from a reference and written to a block for a `T` (invariant 1) that no
         // reference leads to (3). The zero value there is forgotten, not dropped, which is always sound.
         unsafe { ptr::copy_nonoverlapping(source, value.ptr.as_ptr(), 1) };
@@ -61,10 +65,18 @@ impl<T: Inline> Value<T> {
         T: Copy,
     {
         let copy = Self::zeroed()?;
+        let _rights = AllRights::new();
         // SAFETY: one `T` is read from a block that holds one (invariants 1 and 2) and written to another
         // one, which is new (3); a `Copy` type may be duplicated by its bytes.
         unsafe { ptr::copy_nonoverlapping(self.ptr.as_ptr(), copy.ptr.as_ptr(), 1) };
         Ok(copy)
+    }
+
+    /// Runs `fill` on the value, with the right to touch it.
+    #[inline]
+    pub(in crate::secret) fn fill<R>(&mut self, fill: impl FnOnce(&mut T) -> R) -> R {
+        let _rights = dense_rights(Access::ReadWrite);
+        fill(self.get_mut())
     }
 
     #[inline]
@@ -131,6 +143,8 @@ impl<T: Inline> Drop for Value<T> {
             }
         }
         let block = GiveBack(self.ptr);
+        // Ends before the block is given back.
+        let _rights = if needs_drop::<T>() { dense_rights(Access::ReadWrite) } else { None };
         // SAFETY: a valid `T` (invariant 2) that nobody else uses (3) and that is not used after this.
         unsafe { block.0.drop_in_place() }
     }
