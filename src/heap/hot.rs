@@ -33,7 +33,7 @@ use crate::{Flush, wipe};
 
 /// Slots up to this size are checked at every use, since a check costs less than asking whether the slot
 /// was used before. Larger ones may lie on pages that were never touched and should stay so.
-const ALWAYS_CHECKED_BYTES: u32 = 1040;
+pub(super) const ALWAYS_CHECKED_BYTES: u32 = 1040;
 /// Slots up to this size are checked and wiped inline.
 const INLINE_BYTES: u32 = 64;
 

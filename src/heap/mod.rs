@@ -10,7 +10,7 @@
 //! | allocate, hot | pop a slot, check that it is zero, write canary and state | [`hot`] |
 //! | free, hot | check state, canary, neighbour; wipe; remember lines; quarantine | [`hot`] |
 //! | refill, spill | move slots between stash and slabs; take blocks freed elsewhere | [`slab`] |
-//! | units | guard, commit, lock, pin; give back | [`units`] |
+//! | units | guard, commit, lock, pin; keep warm; give back | [`units`], [`warm`] |
 //! | threads | set up, take over, give up | [`threads`], [`registry`] |
 //! | fork | notice it by a wiped page; forget what the child does not have | [`shared`] |
 //!
@@ -41,6 +41,8 @@ mod hot;
 #[cfg(not(loom))]
 mod large;
 #[cfg(not(loom))]
+mod lock_share;
+#[cfg(not(loom))]
 mod pending;
 #[cfg(not(loom))]
 mod reserve;
@@ -66,6 +68,8 @@ mod units;
 mod upkeep;
 #[cfg(all(not(loom), any(test, feature = "fault-injection")))]
 pub(crate) mod walk;
+#[cfg(not(loom))]
+mod warm;
 
 #[cfg(all(test, not(loom)))]
 mod tests;

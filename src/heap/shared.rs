@@ -13,6 +13,7 @@ use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering, fence};
 
 use super::geometry::{Constraints, Geometry, PAYLOAD_BYTES, STEP_UNITS, THREAD_HEAP_BYTES, UNIT_BYTES};
 use super::large::{LargeZone, subtract};
+use super::lock_share::LockShare;
 use super::registry::Registry;
 use super::tables::{Header, Tables, Unit};
 use super::thread::ThreadHeap;
@@ -53,6 +54,7 @@ pub(crate) struct Shared {
     pub(crate) registry: Registry,
     pub(crate) large: LargeZone,
     pub(crate) pins: Pins,
+    pub(crate) lock_share: LockShare,
     pub(crate) counters: Counters,
 }
 
@@ -153,6 +155,7 @@ impl Shared {
             registry: Registry::new(),
             large: LargeZone::new(),
             pins: Pins::new(),
+            lock_share: LockShare::default(),
             counters: Counters::default(),
         };
         // SAFETY: the first unit of the range was committed above, is large enough by the assertion below

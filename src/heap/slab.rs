@@ -9,18 +9,19 @@
     reason = "counts of slots below 2^12; classes below NR_CLASSES; words below SLOT_WORDS"
 )]
 
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU8, Ordering};
 
 use super::class::CLASSES;
 use super::corruption::Corruption;
-use super::geometry::{GRANULE_BYTES, SLOT_WORDS, UNIT_BYTES, UNIT_GRANULES};
+use super::geometry::{GRANULE_BYTES, GUARD_BYTES, SLOT_WORDS, UNIT_BYTES, UNIT_GRANULES};
+use super::hot::ALWAYS_CHECKED_BYTES;
 use super::inbox::{Inbox, Mail, Remote};
 use super::pending::LINE_SHIFT;
 use super::shadow;
 use super::shared::Shared;
 use super::tables::{Granule, Unit};
 use super::thread::ThreadHeap;
-use crate::{Error, wipe};
+use crate::{Error, Lock, wipe};
 
 /// Empty slabs that a thread keeps whatever the number of its slabs: 512 KiB.
 const EMPTY_KEPT: u32 = 8;
@@ -88,6 +89,8 @@ impl<'a> Local<'a> {
         let before = header.nr_free.load(Ordering::Relaxed);
         let mut left = wanted.min(before);
         let first_granule = unit.granule(0).number();
+        let slot_bytes = CLASSES[class].slot_bytes;
+        let is_checked = slot_bytes <= ALWAYS_CHECKED_BYTES;
         for (word, cell) in bits.iter().take(SLOT_WORDS).enumerate() {
             if left == 0 {
                 break;
@@ -99,6 +102,9 @@ impl<'a> Local<'a> {
             while free != 0 && left > 0 {
                 let bit = free.trailing_zeros();
                 free &= free - 1;
+                if is_checked {
+                    self.touch(unit, (word * 64) as u32 + bit, slot_bytes);
+                }
                 bin.push(first_granule + word as u32 * 64 + bit);
                 left -= 1;
             }
@@ -114,6 +120,28 @@ impl<'a> Local<'a> {
         header.nr_free.store(before - taken, Ordering::Relaxed);
         if before == taken {
             self.unlist(class, unit);
+        }
+    }
+
+    /// Writes to the pages of a free slot, unless that was done before. The check that it is zero would else be the
+    /// first to touch them, and a page that is read first costs two faults: one for the zeros that all processes
+    /// share, one for its own.
+    fn touch(self, unit: Unit, granule_in_unit: u32, slot_bytes: u32) {
+        const GRANULES_PER_PAGE: u32 = (GUARD_BYTES / GRANULE_BYTES) as u32;
+        let last = granule_in_unit + slot_bytes / GRANULE_BYTES as u32 - 1;
+        let touched = &self.shared.tables.header(unit).touched;
+        for page in granule_in_unit / GRANULES_PER_PAGE..=last / GRANULES_PER_PAGE {
+            let seen = touched.load(Ordering::Relaxed);
+            if seen & 1 << page != 0 {
+                continue;
+            }
+            touched.store(seen | 1 << page, Ordering::Relaxed);
+            let ptr = self.heap.address(unit.granule((page as usize) * GUARD_BYTES));
+            // SAFETY: the first byte of a page of this thread heap's own slab: mapped, writable, and only accessed
+            // atomically here while others may use slots there.
+            let byte = unsafe { AtomicU8::from_ptr(ptr.as_ptr()) };
+            // Writes a zero where there is one, and hides nothing where there is not.
+            let _ = byte.compare_exchange(0, 0, Ordering::Relaxed, Ordering::Relaxed);
         }
     }
 
@@ -195,10 +223,11 @@ impl<'a> Local<'a> {
         }
         let empty = self.heap.nr_empty.get() + 1;
         self.heap.nr_empty.set(empty);
-        // A quarter of the slabs may stay empty: giving pages back and taking them again costs more than
-        // anything else a heap does.
+        // A heap that locks every page gives pages back with the slab, which costs more than anything else it does:
+        // there a quarter of the slabs may stay empty. Elsewhere units stay warm for a while.
+        let is_costly = self.shared.policy.lock() == Lock::Required;
         let kept = EMPTY_KEPT.max(self.heap.empty_kept.get());
-        if empty > kept && empty > self.heap.nr_slabs.get() / 4 {
+        if empty > kept && (!is_costly || empty > self.heap.nr_slabs.get() / 4) {
             self.release_slab(class, unit);
         }
     }

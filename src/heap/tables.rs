@@ -117,7 +117,9 @@ pub(crate) struct Header {
     pub(crate) lines_elsewhere: AtomicU32,
     /// Not 0 if it was a slab before: somebody may still write through a pointer from then.
     pub(crate) is_second_hand: AtomicU32,
-    _rest: [u32; 4],
+    /// One bit a page: written to since the memory was last given back, as far as the owner knows.
+    pub(crate) touched: AtomicU32,
+    _rest: [u32; 3],
 }
 
 const _: () = assert!(size_of::<Header>() == HEADER_BYTES);

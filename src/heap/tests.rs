@@ -300,6 +300,68 @@ fn pages_that_are_added_to_kept_ones_are_pinned_and_counted_once() {
     assert_eq!((heap.stats().pinned_bytes, heap.stats().locked_bytes), (0, 0));
 }
 
+/// Fills and empties the heap, and returns the bytes resident when full and when empty again.
+fn fill_and_empty(heap: &PrivateHeap) -> [usize; 2] {
+    let layout = Layout::from_size_align(1000, 8).unwrap();
+    let blocks: Vec<_> = (0..8000).map(|_| Block::new(heap, layout, 3).unwrap()).collect();
+    let full = heap.stats().resident_bytes;
+    for block in blocks {
+        unsafe { heap.deallocate(block.ptr, layout, Flush::Off) };
+    }
+    [full, heap.stats().resident_bytes]
+}
+
+#[test]
+fn empty_units_stay_warm_for_a_while_and_are_given_back_then() {
+    let heap = PrivateHeap::new(UNLOCKED, MODEST).unwrap();
+    let [full, empty] = fill_and_empty(&heap);
+    assert!(full > 8_000_000 && empty * 10 > full * 9, "{full} resident, {empty} when empty: kept");
+    let [again, _] = fill_and_empty(&heap);
+    assert!(again < full + 200_000, "{again} resident at the second time, {full} at the first: used again");
+    heap.walk();
+    // What two whole periods did without goes, though a slab comes back now and then.
+    for _ in 0..3 {
+        std::thread::sleep(core::time::Duration::from_millis(600));
+        let layout = Layout::from_size_align(20_000, 8).unwrap();
+        let blocks: Vec<_> = (0..40).map(|_| Block::new(&heap, layout, 4).unwrap()).collect();
+        for block in blocks {
+            unsafe { heap.deallocate(block.ptr, layout, Flush::Off) };
+        }
+    }
+    let later = heap.stats().resident_bytes;
+    assert!(later < full / 3, "{later} resident after three periods, {full} when full");
+    heap.walk();
+    let [full, _] = fill_and_empty(&heap);
+    heap.give_up();
+    assert!(heap.stats().resident_bytes < full / 50, "trim gives all of it back");
+}
+
+#[test]
+fn a_page_is_faulted_in_once() {
+    let heap = PrivateHeap::new(UNLOCKED, MODEST).unwrap();
+    let faults = || {
+        let mut usage: libc::rusage = unsafe { core::mem::zeroed() };
+        assert_eq!(unsafe { libc::getrusage(libc::RUSAGE_THREAD, &raw mut usage) }, 0);
+        usize::try_from(usage.ru_minflt).unwrap()
+    };
+    let layout = Layout::from_size_align(200, 8).unwrap();
+    let count = 40_000;
+    let mut blocks = Vec::with_capacity(count);
+    blocks.resize(count, NonNull::dangling());
+    let (before, resident) = (faults(), heap.stats().resident_bytes);
+    for block in &mut blocks {
+        *block = heap.allocate(layout).unwrap();
+        unsafe { block.write(1) };
+    }
+    let pages = (heap.stats().resident_bytes - resident) / 4096;
+    let taken = faults() - before;
+    // A tenth for the tables, whose pages are read first.
+    assert!(pages > 2000 && taken < pages + pages / 10, "{taken} faults for {pages} pages");
+    for block in blocks {
+        unsafe { heap.deallocate(block, layout, Flush::Off) };
+    }
+}
+
 #[test]
 fn many_large_blocks_share_mappings() {
     if crate::os::features().guard_install != crate::os::Support::Yes {

@@ -6,6 +6,7 @@
 //! | bare | maybe | maybe | no | on the stack `bare`: something could not be made, or the lock was given back |
 //! | ready | yes | yes | as the policy says | on the stack `ready`; its memory was given back or never touched |
 //! | slab | yes | yes | as the policy says | owned by a thread heap |
+//! | warm | yes | yes | as before | was a slab, and keeps its pages: see [`warm`](super::warm) |
 //!
 //! Hidden memory (`Backing::Hidden`) is put in the place of a unit's slots when it would be locked, and reserved
 //! addresses in the place of that when the unit is given back. Its guard is never part of it.
@@ -27,6 +28,7 @@ use super::index_stack::IndexStack;
 use super::large::subtract;
 use super::shared::{Shared, pages};
 use super::tables::Unit;
+use super::warm::Warm;
 use super::watermark::Watermark;
 use crate::os::{self, Access, LockState, Support};
 use crate::pages::{GuardKind, PageBytes, PinId};
@@ -38,7 +40,7 @@ const BATCH: u32 = 16;
 /// What was made of a unit, as kept in its header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
-enum Prepared {
+pub(crate) enum Prepared {
     /// Nothing, or not all of it.
     Nothing = 0,
     /// Guard and access; not locked.
@@ -54,11 +56,17 @@ pub(crate) struct Units {
     watermark: Watermark,
     ready: IndexStack,
     bare: IndexStack,
+    pub(crate) warm: Warm,
 }
 
 impl Units {
     pub(crate) fn new() -> Self {
-        Self { watermark: Watermark::new(1), ready: IndexStack::new(), bare: IndexStack::new() }
+        Self {
+            watermark: Watermark::new(1),
+            ready: IndexStack::new(),
+            bare: IndexStack::new(),
+            warm: Warm::new(),
+        }
     }
 
     /// Units below it were handed out at least once.
@@ -71,6 +79,7 @@ impl Units {
     pub(crate) fn forget_after_fork(&self) {
         self.ready.clear();
         self.bare.clear();
+        self.warm.forget_after_fork();
     }
 }
 
@@ -78,7 +87,9 @@ impl Shared {
     /// Takes a unit for a slab: guarded, usable, locked and pinned as the policy says, all zero.
     pub(crate) fn acquire_unit(&self) -> Result<Unit, Error> {
         let link = |number| self.unit_link(number);
-        let unit = if let Some(number) = self.units.ready.pop(link) {
+        let unit = if let Some(unit) = self.take_warm() {
+            unit
+        } else if let Some(number) = self.units.ready.pop(link) {
             // SAFETY: only numbers of units are pushed.
             unsafe { self.unit_in_list(number) }
         } else if let Some(number) = self.units.bare.pop(link) {
@@ -120,6 +131,14 @@ impl Shared {
 
     /// Makes guard, access and lock of `count` units that the caller took.
     fn prepare(&self, first: Unit, count: u32) -> Result<(), Error> {
+        let is_fresh = self.header_state(first) == Prepared::Nothing as u32;
+        let has_markers = os::features().guard_install == Support::Yes;
+        if !is_fresh && has_markers && self.policy.backing() != Backing::Hidden {
+            // Guard and access were made before and outlast all that was done since: only the lock is missing.
+            let locked = self.lock_units(first, count, GuardKind::Marker)?;
+            self.tables.header(first).prepared.store(locked as u32, Ordering::Relaxed);
+            return Ok(());
+        }
         let offset = pages(first.offset())?;
         let bytes = pages(count as usize * UNIT_BYTES)?;
         self.memory.commit(offset, bytes)?;
@@ -132,7 +151,6 @@ impl Shared {
                 count as usize,
             )
         }?;
-        let is_fresh = self.header_state(first) == Prepared::Nothing as u32;
         if kind == GuardKind::NoAccess && is_fresh {
             self.counters.guards_by_mprotect.fetch_add(count as usize, Ordering::Relaxed);
         }
@@ -185,13 +203,12 @@ impl Shared {
     /// those that cannot.
     pub(crate) fn lock_part(&self, offset: usize, bytes: usize) -> Result<(), Error> {
         if self.policy.lock() == Lock::BestEffort
-            && let Some(limit_bytes) = os::memlock_limit().soft
-            && self.counters.locked_bytes.load(Ordering::Relaxed) + bytes > limit_bytes / 2
-            && !os::may_exceed_memlock_limit()
+            && let share = self.lock_share.bytes()
+            && self.counters.locked_bytes.load(Ordering::Relaxed) + bytes > share
         {
-            return Err(Error::LockLimit { needed_bytes: bytes, limit_bytes });
+            return Err(Error::LockLimit { needed_bytes: bytes, limit_bytes: share });
         }
-        self.lock_or_hide(pages(offset)?, pages(bytes)?)?;
+        self.lock_or_hide(pages(offset)?, pages(bytes)?).inspect_err(|_| self.lock_share.forget())?;
         self.counters.locked_bytes.fetch_add(bytes, Ordering::Relaxed);
         Ok(())
     }
@@ -236,23 +253,20 @@ impl Shared {
         }
     }
 
-    /// Gives the memory of an empty slab back and the unit to the pool. Its slots are all zero, and its lines
-    /// written back.
+    /// Takes an empty slab back: its unit stays warm, or its memory is given back. Its slots are all zero, and its
+    /// lines written back.
     pub(crate) fn release_unit(&self, unit: Unit) {
         let header = self.tables.header(unit);
         let is_own = self.is_of_this_process(&header.generation);
         header.owner_class.store(0, Ordering::Relaxed);
         header.is_second_hand.store(1, Ordering::Relaxed);
-        let pin = header.pin.swap(0, Ordering::Relaxed);
-        if let Some(bits) = NonZeroU64::new(pin) {
-            // A pin that a parent process made is no pin here, and its table says so.
-            let _ = self.pins.unpin(PinId::from_bits(bits));
-            if is_own {
-                subtract(&self.counters.pinned_bytes, PAYLOAD_BYTES);
-            }
+        self.counters.give(UNIT_BYTES);
+        if is_own && self.keep_warm(unit) {
+            return;
         }
+        self.unpin_unit(unit);
+        header.touched.store(0, Ordering::Relaxed);
         if self.policy.backing() == Backing::Hidden {
-            self.counters.give(UNIT_BYTES);
             if is_own {
                 self.unhide_part(unit.offset(), PAYLOAD_BYTES);
                 if let (Ok(offset), Ok(bytes)) = (pages(unit.offset()), pages(PAYLOAD_BYTES)) {
@@ -281,7 +295,6 @@ impl Shared {
             // pages stay, all zero: nothing is lost but their memory.
             let _ = unsafe { self.memory.discard(offset, bytes, state) };
         }
-        self.counters.give(UNIT_BYTES);
         if state == LockState::Locked
             && let (Ok(offset), Ok(bytes)) = (pages(unit.offset()), pages(UNIT_BYTES))
             && self.memory.unlock(offset, bytes).is_ok()
@@ -290,8 +303,25 @@ impl Shared {
             subtract(&self.counters.locked_bytes, UNIT_BYTES);
             header.prepared.store(Prepared::Unlocked as u32, Ordering::Relaxed);
         }
-        let is_ready = self.policy.lock() == Lock::Off
-            || header.prepared.load(Ordering::Relaxed) == Prepared::Locked as u32;
+        self.give_unit(unit);
+    }
+
+    /// Ends the pin of a unit, if it has one.
+    pub(crate) fn unpin_unit(&self, unit: Unit) {
+        let header = self.tables.header(unit);
+        if let Some(bits) = NonZeroU64::new(header.pin.swap(0, Ordering::Relaxed)) {
+            // A pin that a parent process made is no pin here, and its table says so.
+            let _ = self.pins.unpin(PinId::from_bits(bits));
+            if self.is_of_this_process(&header.generation) {
+                subtract(&self.counters.pinned_bytes, PAYLOAD_BYTES);
+            }
+        }
+    }
+
+    /// Puts a unit without pages into the pool.
+    pub(crate) fn give_unit(&self, unit: Unit) {
+        let prepared = self.tables.header(unit).prepared.load(Ordering::Relaxed);
+        let is_ready = self.policy.lock() == Lock::Off || prepared == Prepared::Locked as u32;
         let pool = if is_ready { &self.units.ready } else { &self.units.bare };
         pool.push(unit.number(), |number| self.unit_link(number));
     }

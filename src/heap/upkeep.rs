@@ -62,6 +62,7 @@ pub(crate) fn trim_all() {
                 });
             }
             shared.scavenge();
+            shared.drop_warm();
             shared.drop_kept();
         }
     }

@@ -337,6 +337,12 @@ pub(crate) fn memlock_limit() -> Limit {
     backend::memlock_limit()
 }
 
+/// Milliseconds since some moment: may be some milliseconds old, and may stand still where there is no clock. Costs no
+/// system call on Linux.
+pub(crate) fn coarse_milliseconds() -> u64 {
+    backend::coarse_milliseconds()
+}
+
 /// Whether this thread may lock more than [`memlock_limit`] says (`CAP_IPC_LOCK` on Linux).
 pub(crate) fn may_exceed_memlock_limit() -> bool {
     backend::may_exceed_memlock_limit()

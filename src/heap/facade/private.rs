@@ -96,6 +96,7 @@ impl PrivateHeap {
     /// Gives everything back that is not in use, as at the end of a thread, and goes on.
     pub(crate) fn give_up(&self) {
         self.local().trim(0);
+        self.shared.drop_warm();
         self.shared.drop_kept();
         self.local().write_back_all();
     }

@@ -8,6 +8,7 @@
 
 mod abort;
 mod advise;
+mod clock;
 mod hidden;
 mod key;
 mod limits;
@@ -29,6 +30,7 @@ pub(super) use abort::{abort_with, preserve_errno};
 pub(super) const DISCARDS_WITHOUT_ACCESS: bool = true;
 
 pub(super) use advise::{advise, discard, install_guards, is_locked, resident};
+pub(super) use clock::coarse_milliseconds;
 pub(super) use hidden::{hide, unhide};
 pub(super) use key::{key_free, key_new, key_protect};
 pub(super) use limits::{

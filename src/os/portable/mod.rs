@@ -89,6 +89,13 @@ pub(super) const fn may_exceed_memlock_limit() -> bool {
     false
 }
 
+/// The standard library's clock, from its first use on.
+pub(super) fn coarse_milliseconds() -> u64 {
+    static BEGIN: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
+    let elapsed = BEGIN.get_or_init(std::time::Instant::now).elapsed();
+    u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// There is no figure that all systems give.
 pub(super) const fn locked_bytes() -> Option<usize> {
     None

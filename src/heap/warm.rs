@@ -1,0 +1,201 @@
+//! Empty units that keep their pages for a while.
+//!
+//! Giving the pages of a slab to the kernel and taking others from it costs some sixty times as much as carving the
+//! slab anew: two system calls to give, three to lock, and a page fault for each page. So a unit that a thread gives
+//! back stays as it is: zero, guarded, locked, pinned. What was not asked for in a whole [`PERIOD_MS`] is given back
+//! then, neighbours together.
+//!
+//! Two designs were weighed:
+//! - by amount: keep as much as is in use, or a part of it. A program that builds a tree, drops it and builds the next
+//!   falls from all to nothing each time, so whatever the part, it pays for every tree; one that shrank for good keeps
+//!   it for ever.
+//! - by time, which is built here: the lowest number of warm units in a period is what the period could have done
+//!   without. It needs a clock, read once for each slab given back, and gives back nothing while a program
+//!   allocates nothing; `trim` does.
+//!
+//! A heap that must lock every page keeps none: its pages count against a limit that others need.
+
+// UNSAFETY: gives back the memory of units that nobody uses.
+#![expect(unsafe_code, reason = "acts on units that the calling thread has just taken for itself")]
+#![expect(
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    reason = "numbers of units are below 2^22; a batch has at most 64 units"
+)]
+
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use super::geometry::{GUARD_BYTES, UNIT_BYTES};
+use super::index_stack::IndexStack;
+use super::large::subtract;
+use super::shared::{Shared, pages};
+use super::tables::Unit;
+use super::units::Prepared;
+use crate::os::{self, LockState};
+use crate::{Backing, Lock};
+
+/// How long a unit may lie idle before its pages are given back; twice that in the worst case.
+const PERIOD_MS: u64 = 500;
+/// Units that are given back together.
+const BATCH: usize = 64;
+
+/// The warm units of a heap.
+///
+/// # Invariants
+/// 1. Every unit on the stack is guarded, accessible, of this process, all zero, and locked or not as its header
+///    says; nobody uses it.
+/// 2. `count` is at least the number of units on the stack.
+#[derive(Debug)]
+pub(crate) struct Warm {
+    stack: IndexStack,
+    count: AtomicU32,
+    /// The lowest `count` since `period`.
+    lowest: AtomicU32,
+    /// When the period began, in milliseconds of the coarse clock.
+    period: AtomicU64,
+}
+
+impl Warm {
+    pub(crate) fn new() -> Self {
+        Self {
+            stack: IndexStack::new(),
+            count: AtomicU32::new(0),
+            lowest: AtomicU32::new(0),
+            period: AtomicU64::new(0),
+        }
+    }
+
+    /// In a forked child: see [`Units::forget_after_fork`](super::units::Units::forget_after_fork).
+    pub(crate) fn forget_after_fork(&self) {
+        self.stack.clear();
+        self.count.store(0, Ordering::Relaxed);
+        self.lowest.store(0, Ordering::Relaxed);
+    }
+}
+
+impl Shared {
+    /// Keeps an empty unit of this process with its pages, if the policy lets it. Tells whether it did.
+    pub(crate) fn keep_warm(&self, unit: Unit) -> bool {
+        if self.policy.lock() == Lock::Required || self.policy.backing() == Backing::Hidden {
+            return false;
+        }
+        let warm = &self.units.warm;
+        // Before the push (invariant 2). Relaxed: the stack orders what matters.
+        warm.count.fetch_add(1, Ordering::Relaxed);
+        warm.stack.push(unit.number(), |number| self.unit_link(number));
+        self.return_idle();
+        true
+    }
+
+    /// Takes a warm unit.
+    pub(crate) fn take_warm(&self) -> Option<Unit> {
+        let warm = &self.units.warm;
+        let number = warm.stack.pop(|number| self.unit_link(number))?;
+        let left = warm.count.fetch_sub(1, Ordering::Relaxed) - 1;
+        if left < warm.lowest.load(Ordering::Relaxed) {
+            warm.lowest.fetch_min(left, Ordering::Relaxed);
+        }
+        // SAFETY: only numbers of units are pushed.
+        Some(unsafe { self.unit_in_list(number) })
+    }
+
+    /// At the end of a period, gives back the pages of as many units as it could have done without.
+    fn return_idle(&self) {
+        let warm = &self.units.warm;
+        let now = os::coarse_milliseconds();
+        let began = warm.period.load(Ordering::Relaxed);
+        if now.wrapping_sub(began) < PERIOD_MS
+            || warm.period.compare_exchange(began, now, Ordering::Relaxed, Ordering::Relaxed).is_err()
+        {
+            return;
+        }
+        let idle = warm.lowest.swap(warm.count.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.return_warm(idle);
+    }
+
+    /// Gives the pages of every warm unit back. Tells whether there were any.
+    pub(crate) fn drop_warm(&self) -> bool {
+        self.return_warm(u32::MAX)
+    }
+
+    /// Gives the pages of up to `most` warm units back.
+    fn return_warm(&self, most: u32) -> bool {
+        let mut left = most as usize;
+        let mut any = false;
+        while left > 0 {
+            let mut batch = [0; BATCH];
+            let mut taken = 0;
+            for place in batch.iter_mut().take(left) {
+                let Some(unit) = self.take_warm() else { break };
+                *place = unit.number();
+                taken += 1;
+            }
+            if taken == 0 {
+                break;
+            }
+            any = true;
+            left -= taken;
+            let (numbers, _) = batch.split_at_mut(taken);
+            numbers.sort_unstable();
+            for row in numbers.chunk_by(|a, b| a + 1 == *b) {
+                self.return_row(row);
+            }
+        }
+        any
+    }
+
+    /// Gives the pages of neighbouring units back in one call, guards between them included: these outlast it
+    /// (madvise(2): `MADV_DONTNEED` leaves lightweight guards in place).
+    fn return_row(&self, row: &[u32]) {
+        let Some(&first) = row.first() else { return };
+        for &number in row {
+            // SAFETY: only numbers of units were on the stack.
+            let unit = unsafe { self.unit_in_list(number) };
+            self.unpin_unit(unit);
+            self.tables.header(unit).touched.store(0, Ordering::Relaxed);
+        }
+        // SAFETY: as above.
+        let first = unsafe { self.unit_in_list(first) };
+        let bytes = row.len() * UNIT_BYTES;
+        // Locked or not, all alike: `MADV_DONTNEED_LOCKED` takes both.
+        if let (Ok(offset), Ok(payload)) = (pages(first.offset()), pages(bytes - GUARD_BYTES)) {
+            let locked = self.counters.locked_bytes.load(Ordering::Relaxed) > 0;
+            let state = if locked { LockState::Locked } else { LockState::Unlocked };
+            // SAFETY: no slot of the units is in use, and they were unpinned. If the kernel refuses, the pages stay,
+            // all zero: nothing is lost but their memory.
+            let _ = unsafe { self.memory.discard(offset, payload, state) };
+        }
+        self.unlock_row(first, row);
+        for &number in row {
+            // SAFETY: as above.
+            let unit = unsafe { self.unit_in_list(number) };
+            self.give_unit(unit);
+        }
+    }
+
+    /// Gives the lock of neighbouring units back: what they took of the limit is for others to use meanwhile.
+    fn unlock_row(&self, first: Unit, row: &[u32]) {
+        let is_locked = |&&number: &&u32| {
+            // SAFETY: as in `return_row`.
+            let unit = unsafe { self.unit_in_list(number) };
+            self.tables.header(unit).prepared.load(Ordering::Relaxed) == Prepared::Locked as u32
+        };
+        let nr_locked = row.iter().filter(is_locked).count();
+        let bytes = row.len() * UNIT_BYTES;
+        if nr_locked > 0
+            && let (Ok(offset), Ok(bytes)) = (pages(first.offset()), pages(bytes))
+            && self.memory.unlock(offset, bytes).is_err()
+        {
+            return;
+        }
+        subtract(&self.counters.locked_bytes, nr_locked * UNIT_BYTES);
+        if self.policy.lock() != Lock::Off {
+            subtract(&self.counters.unlocked_bytes, (row.len() - nr_locked) * UNIT_BYTES);
+        }
+        for &number in row {
+            // SAFETY: as in `return_row`.
+            let unit = unsafe { self.unit_in_list(number) };
+            self.tables.header(unit).prepared.store(Prepared::Unlocked as u32, Ordering::Relaxed);
+        }
+    }
+}
