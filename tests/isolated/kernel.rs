@@ -6,9 +6,7 @@ use oubliette::{Error, GuardedPages, IsolatedBox, Secret, purge, report};
 
 use super::support::child::{self, Role};
 use super::support::fork::{ChildEnd, in_child};
-use super::support::limits::{
-    Resource, as_ordinary_user, is_root, mapping_count, minor_faults, set, status_bytes,
-};
+use super::support::limits::{Resource, as_ordinary_user, mapping_count, minor_faults, set, status_bytes};
 use super::support::pages::{HUGE_PAGE_BYTES, OwnMemory, PAGE_BYTES, collapse, huge_page_in, mapping_at};
 use super::support::seccomp::{Denied, deny};
 use super::support::{pattern, probe, scan, skip, trace};
@@ -27,7 +25,6 @@ pub(super) const ROLES: &[Role] = &[
     ("runs", |_| runs()),
     ("purge_beside_threads", |_| purge_beside_threads()),
     ("faults", |_| faults()),
-    ("cold", |_| cold()),
     ("lost_pins", |_| lost_pins()),
 ];
 
@@ -374,55 +371,6 @@ fn faults() {
     // One or two for the code and the stack of this very test.
     assert!(faults <= 2, "{faults} faults");
     assert_eq!(report().isolated().ready, 100, "kept");
-}
-
-/// 10,000 that nobody opens, beside a few that are opened, made and dropped all the time.
-#[test]
-fn cold_secrets_stay_cold() {
-    child::run("cold", "").assert_success();
-}
-
-fn cold() {
-    if !is_root() {
-        return skip::not_set_up("an ordinary user may not lock as much");
-    }
-    let cold: Vec<_> = (0..10_000).map(|_| key_of(1)).collect();
-    let address = address_of(&cold[5000]);
-    let mut hot: Vec<_> = (0..16).map(|_| key_of(2)).collect();
-    let referenced = || {
-        let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
-        let (mut is_sealed, mut sum) = (false, 0);
-        for line in smaps.lines() {
-            if let Some((range, rest)) = line.split_once(' ')
-                && let Some((start, end)) = range.split_once('-')
-                && let (Ok(start), Ok(end)) =
-                    (usize::from_str_radix(start, 16), usize::from_str_radix(end, 16))
-            {
-                is_sealed = rest.starts_with("---p") && start.abs_diff(address) < 1 << 30 && end > start;
-            } else if is_sealed && let Some(kib) = line.strip_prefix("Referenced:") {
-                sum += kib.trim().trim_end_matches(" kB").parse::<usize>().unwrap();
-            }
-        }
-        sum
-    };
-    assert!(referenced() > 30_000, "the control: they were touched when they were made");
-    std::fs::write("/proc/self/clear_refs", "1").unwrap();
-    for round in 0..25_000 {
-        hot[round % 16].open_mut().unwrap()[0] = 3;
-        assert_eq!(hot[(round + 8) % 16].open().unwrap()[1], 2);
-        if round % 4 == 0 {
-            hot[round % 16] = key_of(2);
-            drop(key_of(4));
-        }
-        if round % 5000 == 0 {
-            assert_eq!(report().isolated().live, 10_016);
-            oubliette::trim();
-        }
-    }
-    // What is open is not sealed: all that still is, is cold.
-    let _open: Vec<_> = hot.iter().map(|secret| secret.open().unwrap()).collect();
-    assert_eq!(referenced(), 0, "KiB of cold secrets were touched");
-    drop(cold);
 }
 
 #[test]

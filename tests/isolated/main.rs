@@ -14,6 +14,7 @@
 )]
 #![cfg(target_os = "linux")]
 
+mod cold;
 mod crimes;
 #[cfg(feature = "fault-injection")]
 mod faults;
@@ -53,6 +54,15 @@ fn address_of<T: oubliette::Inline>(secret: &IsolatedBox<T>) -> usize {
 #[ignore = "runs in a child of the other tests"]
 fn role() {
     child::play(
-        &[crimes::ROLES, faults::ROLES, hidden::ROLES, kernel::ROLES, ready::ROLES, scale::ROLES].concat(),
+        &[
+            cold::ROLES,
+            crimes::ROLES,
+            faults::ROLES,
+            hidden::ROLES,
+            kernel::ROLES,
+            ready::ROLES,
+            scale::ROLES,
+        ]
+        .concat(),
     );
 }
