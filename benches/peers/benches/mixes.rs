@@ -3,56 +3,22 @@
 //! `cargo bench --manifest-path benches/peers/Cargo.toml --bench mixes`, and once more with
 //! `--features mimalloc-secure`.
 
-use std::alloc::{GlobalAlloc, Layout, System};
+use std::alloc::Layout;
 use std::hint::black_box;
 use std::sync::Barrier;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use oubliette::{Flush, Oubliette, Policy};
-
-static BOUNDED: Oubliette = Oubliette::new();
-static OFF: Oubliette = Oubliette::with_policy(Policy::PROGRAM.with_flush(Flush::Off));
-static ZEROIZING: zeroizing_alloc::ZeroAlloc<System> = zeroizing_alloc::ZeroAlloc(System);
-
-type Allocator = &'static (dyn GlobalAlloc + Sync);
-
-fn allocators() -> Vec<(&'static str, Allocator)> {
-    let mimalloc = if cfg!(feature = "mimalloc-secure") { "mimalloc secure" } else { "mimalloc" };
-    vec![
-        ("System", &System),
-        ("Oubliette", &BOUNDED),
-        ("Oubliette, flush off", &OFF),
-        (mimalloc, &mimalloc::MiMalloc),
-        ("snmalloc", &snmalloc_rs::SnMalloc),
-        ("jemalloc", &tikv_jemallocator::Jemalloc),
-        ("zeroizing-alloc", &ZEROIZING),
-    ]
-}
-
-/// A generator of sizes: mostly small, as programs have them.
-struct Sizes(u64);
-
-impl Sizes {
-    fn next(&mut self) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        let draw = (self.0 >> 33) as usize;
-        match draw % 100 {
-            0..=59 => 8 + draw / 128 % 120,
-            60..=89 => 128 + draw / 128 % 900,
-            90..=98 => 1024 + draw / 128 % 7000,
-            _ => 8192 + draw / 128 % 20_000,
-        }
-    }
-}
+use oubliette_peers::allocators::{self, Allocator};
+use oubliette_peers::sizes::Sizes;
 
 /// Keeps 1,000 blocks alive and replaces them at random.
 fn churn(allocator: Allocator, seed: u64, operations: u64) {
     let mut sizes = Sizes(seed);
     let mut alive: Vec<(*mut u8, Layout)> = Vec::with_capacity(1000);
     for i in 0..operations {
-        let layout = Layout::from_size_align(sizes.next(), 8).unwrap();
+        let layout = Layout::from_size_align(sizes.next().unwrap(), 8).unwrap();
         // SAFETY: the size is not zero; the block is written to inside its bounds.
         let block = unsafe { allocator.alloc(layout) };
         assert!(!block.is_null());
@@ -61,7 +27,7 @@ fn churn(allocator: Allocator, seed: u64, operations: u64) {
         if alive.len() < 1000 {
             alive.push((block, layout));
         } else {
-            let place = (sizes.0 >> 40) as usize % 1000;
+            let place = sizes.below(1000);
             let (old, layout) = std::mem::replace(&mut alive[place], (block, layout));
             // SAFETY: allocated with this layout, freed once.
             unsafe { allocator.dealloc(black_box(old), layout) };
@@ -98,7 +64,7 @@ fn on_threads(threads: u64, iterations: u64, work: impl Fn(u64, u64) + Sync) -> 
 fn mixes(criterion: &mut Criterion) {
     for threads in [1, 2, 4] {
         let mut group = criterion.benchmark_group(format!("churn, {threads} threads"));
-        for (name, allocator) in allocators() {
+        for (name, allocator) in allocators::all() {
             group.bench_function(name, |bencher| {
                 bencher.iter_custom(|n| on_threads(threads, n, |seed, n| churn(allocator, seed, n)));
             });
@@ -107,14 +73,15 @@ fn mixes(criterion: &mut Criterion) {
     }
 }
 
-struct Block(*mut u8);
+struct Block(*mut u8, Layout);
 // SAFETY: a block may be freed by any thread, as `GlobalAlloc` promises.
 unsafe impl Send for Block {}
 
+/// One thread allocates, the other frees.
 fn producer_consumer(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("producer and consumer, 100 bytes");
     let layout = Layout::from_size_align(100, 8).unwrap();
-    for (name, allocator) in allocators() {
+    for (name, allocator) in allocators::all() {
         group.bench_function(name, |bencher| {
             bencher.iter_custom(|n| {
                 let (sender, receiver) = mpsc::sync_channel::<Vec<Block>>(16);
@@ -126,12 +93,11 @@ fn producer_consumer(criterion: &mut Criterion) {
                             let count = left.min(256);
                             left -= count;
                             // SAFETY: the size is not zero.
-                            let blocks =
-                                (0..count).map(|_| Block(unsafe { allocator.alloc(layout) })).collect();
-                            sender.send(blocks).unwrap();
+                            let block = || Block(unsafe { allocator.alloc(layout) }, layout);
+                            sender.send((0..count).map(|_| block()).collect()).unwrap();
                         }
                     });
-                    for Block(block) in receiver.into_iter().flatten() {
+                    for Block(block, layout) in receiver.into_iter().flatten() {
                         // SAFETY: allocated with this layout, freed once.
                         unsafe { allocator.dealloc(block, layout) };
                     }
@@ -143,9 +109,60 @@ fn producer_consumer(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// Threads in a ring, each of which frees what the one before it allocated, sizes as programs have them.
+fn hand_over(criterion: &mut Criterion) {
+    for threads in [2, 4] {
+        let mut group = criterion.benchmark_group(format!("hand over, {threads} threads"));
+        for (name, allocator) in allocators::all() {
+            group.bench_function(name, |bencher| {
+                bencher.iter_custom(|n| {
+                    let (senders, mut receivers): (Vec<_>, Vec<_>) =
+                        (0..threads).map(|_| mpsc::sync_channel::<Vec<Block>>(16)).unzip();
+                    receivers.rotate_right(1);
+                    let start = Instant::now();
+                    std::thread::scope(|scope| {
+                        for (seed, (sender, receiver)) in (1..).zip(senders.into_iter().zip(receivers)) {
+                            scope.spawn(move || pass_on(allocator, seed, n, &sender, &receiver));
+                        }
+                    });
+                    start.elapsed()
+                });
+            });
+        }
+        group.finish();
+    }
+}
+
+/// Allocates `count` blocks, sends them on, and frees as many others.
+fn pass_on(
+    allocator: Allocator,
+    seed: u64,
+    count: u64,
+    sender: &mpsc::SyncSender<Vec<Block>>,
+    receiver: &mpsc::Receiver<Vec<Block>>,
+) {
+    let mut sizes = Sizes(seed);
+    let mut left = count;
+    while left > 0 {
+        let now = left.min(256);
+        left -= now;
+        let mut blocks = Vec::with_capacity(256);
+        for _ in 0..now {
+            let layout = Layout::from_size_align(sizes.next().unwrap(), 8).unwrap();
+            // SAFETY: the size is not zero.
+            blocks.push(Block(unsafe { allocator.alloc(layout) }, layout));
+        }
+        sender.send(blocks).unwrap();
+        for Block(block, layout) in receiver.recv().unwrap() {
+            // SAFETY: allocated with this layout, freed once.
+            unsafe { allocator.dealloc(block, layout) };
+        }
+    }
+}
+
 fn growth(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("growth by realloc, 16 B to 1 MiB");
-    for (name, allocator) in allocators() {
+    for (name, allocator) in allocators::all() {
         group.bench_function(name, |bencher| {
             bencher.iter(|| {
                 let mut layout = Layout::from_size_align(16, 8).unwrap();
@@ -170,9 +187,13 @@ fn growth(criterion: &mut Criterion) {
 fn config() -> Criterion {
     Criterion::default()
         .sample_size(20)
-        .measurement_time(Duration::from_secs(2))
-        .warm_up_time(Duration::from_millis(500))
+        .measurement_time(Duration::from_secs(1))
+        .warm_up_time(Duration::from_millis(300))
 }
 
-criterion_group! { name = benches; config = config(); targets = mixes, producer_consumer, growth }
+criterion_group! {
+    name = benches;
+    config = config();
+    targets = mixes, producer_consumer, hand_over, growth
+}
 criterion_main!(benches);
