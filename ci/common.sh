@@ -27,7 +27,11 @@ skip() {
 need() {
     local command=$1
     shift
-    command -v "$command" >/dev/null && return
+    command -v "$command" >/dev/null || install_packages "$@"
+}
+
+# Installs Debian packages.
+install_packages() {
     if [ ! -e /var/cache/apt/pkgcache.bin ] || [ -z "$(find /var/lib/apt/lists -name '*Packages*' -print -quit 2>/dev/null)" ]; then
         run apt-get update -q
     fi
