@@ -15,3 +15,10 @@ fn what_would_weaken_a_secret_is_refused() {
 fn what_would_let_a_device_reach_memory_of_others_is_refused() {
     trybuild::TestCases::new().compile_fail("tests/compile/vfio/*.rs");
 }
+
+/// Each wrong order of starting a transfer, touching its buffer, and ending either.
+#[test]
+#[cfg(all(target_os = "linux", feature = "io-uring"))]
+fn what_would_touch_a_buffer_in_flight_is_refused() {
+    trybuild::TestCases::new().compile_fail("tests/compile/dma/*.rs");
+}
