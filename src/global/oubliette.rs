@@ -87,13 +87,13 @@ impl core::fmt::Debug for Oubliette {
 unsafe impl GlobalAlloc for Oubliette {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        self.heap.allocate(layout).map_or(ptr::null_mut(), NonNull::as_ptr)
+        self.heap.allocate_or_null(layout)
     }
 
     #[inline]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         // A free block is all zero.
-        self.heap.allocate(layout).map_or(ptr::null_mut(), NonNull::as_ptr)
+        self.heap.allocate_or_null(layout)
     }
 
     #[inline]

@@ -1,21 +1,37 @@
 //! The value that stands behind every block.
 
-#![cfg_attr(not(test), expect(clippy::as_conversions, reason = "u32 to u64 widens"))]
+#![cfg_attr(
+    not(test),
+    expect(
+        clippy::as_conversions,
+        clippy::arithmetic_side_effects,
+        reason = "usize has 64 bits here; takes the low half; a byte four times"
+    )
+)]
 
-/// The canary that ends at granule `end`: the slot's key, mixed with the place, so that a canary copied
-/// from elsewhere does not fit. Its lowest bit is set: the first byte behind a block is never zero, so that
-/// an overflow by a single NUL is seen every time.
-#[inline(always)]
-pub(crate) const fn canary(key: u64, end: u32) -> u64 {
-    // The constant is 2^64 divided by the golden ratio (Knuth, TAOCP 3, 6.4): any odd number would do.
-    (key ^ (end as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)) | 1
+/// Makes the key of a heap's canaries from random bits: its four lowest bytes are one byte, four times, and not
+/// zero.
+pub(crate) const fn key(random: u64) -> u64 {
+    let byte = random & 0xff;
+    let byte = if byte == 0 { 0xa7 } else { byte };
+    (random & !0xffff_ffff) | (byte * 0x0101_0101)
 }
 
-/// The byte that stands right behind a block with slack. Never zero, so that one NUL too many is seen always;
-/// one other byte in 255 is the marker by chance. Behind it there are zeros, or the canary.
+/// The canary of a slot that ends at address `end`, a multiple of 16: the key, its upper half mixed with the
+/// place, so that a canary copied from elsewhere does not fit.
+///
+/// The lower half is the [`marker`], whatever the place. So four bytes of it, written right behind a block, may
+/// reach into the canary without changing it, and can be checked whatever the slack.
 #[inline(always)]
-pub(crate) const fn marker(key: u64) -> u8 {
-    (key >> 40) as u8 | 1
+pub(crate) const fn canary(key: u64, end: usize) -> u64 {
+    key ^ ((end as u64) << 28)
+}
+
+/// What stands right behind a block: a byte four times, and not zero, so that one NUL too many is seen always; one
+/// other byte in 255 is the marker's by chance.
+#[inline(always)]
+pub(crate) const fn marker(key: u64) -> u32 {
+    key as u32
 }
 
 /// The canary byte for place `index` of the slack behind a large block. Never zero.
@@ -39,12 +55,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn never_starts_with_zero_and_depends_on_the_place() {
-        for end in 0..1000 {
-            assert_ne!(canary(0, end).to_le_bytes()[0], 0);
-            assert_ne!(canary(5, end), canary(5, end + 2));
+    fn starts_with_the_marker_and_depends_on_the_place() {
+        for random in [0, 1, 0xff00, 0x1234_5678_9abc_def0, u64::MAX] {
+            let key = key(random);
+            let [first, ..] = marker(key).to_le_bytes();
+            assert_ne!(first, 0);
+            assert_eq!(marker(key).to_le_bytes(), [first; 4]);
+            for end in (0x7f00_0000_0000_usize..).step_by(16).take(1000) {
+                assert_eq!(canary(key, end) as u32, marker(key));
+                assert_ne!(canary(key, end), canary(key, end + 16));
+            }
         }
         assert!((0..16).all(|i| byte(0, i) != 0));
-        assert_ne!(marker(0), 0);
     }
 }

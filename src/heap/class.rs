@@ -4,8 +4,6 @@
 //! requests of up to `n - 8`. Sizes go up in steps of an eighth to a quarter and sit 16 bytes above the
 //! powers of two, because requests of exactly a power of two are the commonest of all.
 
-// UNSAFETY: skips a bounds check in the hottest path.
-#![expect(unsafe_code, reason = "one table access without a bounds check")]
 #![cfg_attr(
     not(test),
     expect(
@@ -30,10 +28,24 @@ pub(crate) struct Class {
     pub(crate) first_bytes: u32,
     /// Slots in a slab.
     pub(crate) nr_slots: u32,
-    /// Free slots that a thread keeps at hand.
+    /// Free slots that a thread takes to hand at a time, twice.
     pub(crate) stash_len: u32,
-    /// Freed slots that a thread holds back, less one: a power of two less one.
-    pub(crate) quarantine_mask: u32,
+    /// Free slots that a thread holds back, a power of two less one: which of these and one more comes next is
+    /// drawn by lot.
+    pub(crate) held_back: u32,
+}
+
+impl Class {
+    /// The largest block.
+    #[inline(always)]
+    pub(crate) const fn usable_bytes(&self) -> usize {
+        self.slot_bytes as usize - CANARY_BYTES
+    }
+
+    /// Most free slots that a thread keeps at hand.
+    pub(crate) const fn limit(&self) -> u32 {
+        self.stash_len + self.held_back
+    }
 }
 
 /// Classes for alignments up to 16.
@@ -43,9 +55,20 @@ const NR_ALIGNED: usize = 8;
 /// All classes.
 pub(crate) const NR_CLASSES: usize = NR_PLAIN + NR_ALIGNED;
 /// Most slots in a stash.
-pub(crate) const STASH_MAX: usize = 64;
-/// Most slots in a quarantine.
-pub(crate) const QUARANTINE_MAX: usize = 16;
+pub(crate) const STASH_MAX: usize = 80;
+/// Slots held back of every class up to [`MID_MAX_BYTES`].
+pub(crate) const HELD_BACK: u32 = 15;
+/// Blocks up to this size take the shortest ways: slots of 32, 48 and 64 bytes.
+pub(crate) const SMALL_MAX_BYTES: usize = 56;
+/// Classes of these: the first ones.
+pub(crate) const NR_SMALL: usize = 3;
+/// Slots up to this size are checked and wiped without a call, and have little slack.
+pub(crate) const TIGHT_BYTES: usize = 256;
+/// Classes of these, the small ones included: the first ones.
+pub(crate) const NR_TIGHT: usize = 11;
+/// Blocks up to this size find their class by a table in the thread heap. Their slots are checked at every use,
+/// since a check costs less than asking whether the slot was used before.
+pub(crate) const MID_MAX_BYTES: usize = 1032;
 
 const PLAIN_SLOTS: [u32; NR_PLAIN] = [
     32, 48, 64, 80, 96, 112, 128, 144, 176, 208, 240, 272, 336, 400, 464, 528, 656, 784, 912, 1040, 1296,
@@ -79,32 +102,21 @@ const fn classes() -> [Class; NR_CLASSES] {
 const fn class(slot_bytes: u32, first_bytes: u32) -> Class {
     let nr_slots = (PAYLOAD_BYTES as u32 - first_bytes) / slot_bytes;
     let by_bytes = 16_384 / slot_bytes;
-    let stash_len = if by_bytes > STASH_MAX as u32 {
-        STASH_MAX as u32
+    let stash_len = if by_bytes > 64 {
+        64
     } else if by_bytes < 4 {
         4
     } else {
         by_bytes
     };
-    let quarantine_mask = if slot_bytes <= 1040 {
-        QUARANTINE_MAX as u32 - 1
+    let held_back = if slot_bytes as usize <= MID_MAX_BYTES + CANARY_BYTES {
+        HELD_BACK
     } else if slot_bytes <= 4112 {
         3
     } else {
         0
     };
-    Class { slot_bytes, first_bytes, nr_slots, stash_len, quarantine_mask }
-}
-
-/// The shape of a class.
-///
-/// # Safety
-/// - `class` is below `NR_CLASSES`.
-#[inline(always)]
-pub(crate) unsafe fn shape_unchecked(class: usize) -> &'static Class {
-    debug_assert!(class < NR_CLASSES, "a class below NR_CLASSES");
-    // SAFETY: in bounds, as the caller promises.
-    unsafe { CLASSES.get_unchecked(class) }
+    Class { slot_bytes, first_bytes, nr_slots, stash_len, held_back }
 }
 
 /// One entry for each multiple of 16 that a slot may need.
@@ -125,13 +137,22 @@ const fn lookup() -> [u8; LOOKUP_LEN] {
     table
 }
 
+/// Entries of the table for sizes up to [`MID_MAX_BYTES`].
+pub(crate) const NR_STEPS: usize = step(MID_MAX_BYTES) + 1;
+
+/// The place of a size in a table of classes.
+#[inline(always)]
+pub(crate) const fn step(size: usize) -> usize {
+    (size + CANARY_BYTES).div_ceil(GRANULE_BYTES)
+}
+
 /// The class for `size` bytes aligned to 16 or less, or `None` if it is too large for a slab.
 #[inline(always)]
 pub(crate) fn plain(size: usize) -> Option<usize> {
     if size > SLAB_MAX_BYTES {
         return None;
     }
-    Some(LOOKUP[(size + CANARY_BYTES).div_ceil(GRANULE_BYTES)] as usize)
+    Some(LOOKUP[step(size)] as usize)
 }
 
 /// The class for `size` bytes aligned to `align`, or `None` if no slab can hold that.
@@ -148,6 +169,14 @@ fn aligned(size: usize, align: usize) -> Option<usize> {
 }
 
 const _: () = {
+    // The first of the aligned classes has slots of 64 bytes too, and is none of the small ones.
+    let mut i = 0;
+    while i < NR_PLAIN {
+        assert!((CLASSES[i].usable_bytes() <= SMALL_MAX_BYTES) == (i < NR_SMALL));
+        assert!((CLASSES[i].slot_bytes as usize <= TIGHT_BYTES) == (i < NR_TIGHT));
+        assert!(i == 0 || i >= NR_TIGHT || CLASSES[i].slot_bytes - CLASSES[i - 1].slot_bytes < 100);
+        i += 1;
+    }
     let mut i = 0;
     while i < NR_CLASSES {
         let class = CLASSES[i];
@@ -155,9 +184,9 @@ const _: () = {
         assert!(class.first_bytes >= GRANULE_BYTES as u32 && class.first_bytes.is_multiple_of(16));
         assert!(class.nr_slots >= 1);
         assert!((class.first_bytes + class.nr_slots * class.slot_bytes) as usize <= PAYLOAD_BYTES);
-        assert!(class.stash_len as usize <= STASH_MAX && class.stash_len >= 2);
-        assert!((class.quarantine_mask as usize) < QUARANTINE_MAX);
-        assert!((class.quarantine_mask + 1).is_power_of_two());
+        assert!(class.limit() as usize <= STASH_MAX && class.stash_len >= 2);
+        assert!((class.held_back + 1).is_power_of_two());
+        assert!(class.slot_bytes as usize > MID_MAX_BYTES + CANARY_BYTES || class.held_back == HELD_BACK);
         i += 1;
     }
     assert!(NR_CLASSES < 256);

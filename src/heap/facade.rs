@@ -7,10 +7,10 @@ use core::alloc::Layout;
 use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicPtr, Ordering};
 
-use super::class::{self, CLASSES};
+use super::class::{self, CLASSES, MID_MAX_BYTES, PLAIN_ALIGN, SMALL_MAX_BYTES};
 use super::corruption::Corruption;
 use super::geometry::Constraints;
-use super::hot::{Freed, crime_of};
+use super::hot::{ANY_SIZE, Freed, Where, crime_of};
 use super::inbox::Mail;
 use super::shared::Shared;
 use super::slab::Local;
@@ -20,6 +20,7 @@ use super::{shadow, threads};
 use crate::os;
 use crate::policy::settle_secret_backing;
 use crate::{Backing, Error, Flush, Fork, Lock, Policy, Seal, wipe};
+use ways_out::{allocate_any, allocate_mid, allocate_slow_or_null, free_mid, free_slow};
 
 /// One for each combination of backing, lock and fork; hidden memory is locked and excluded by nature, so one for it;
 /// and one for secrets that a protection key seals, whatever backs them.
@@ -183,17 +184,47 @@ impl Heap {
     /// [`Error::HeapFull`], [`Error::TooManyThreads`], [`Error::TooLarge`].
     #[inline(always)]
     pub(crate) fn allocate(&self, layout: Layout) -> Result<NonNull<u8>, Error> {
-        if let Some(class) = class::of(layout.size(), layout.align()) {
-            // SAFETY: null, or held by this thread.
-            if let Some(local) = unsafe { threads::held(self.index).as_ref() } {
-                // SAFETY: held by this thread; `class::of` gives a class with room for size and canary.
-                let ptr = unsafe { local.allocate(class, layout.size()) };
-                if let Some(ptr) = NonNull::new(ptr) {
-                    return Ok(ptr);
-                }
-            }
+        let at_hand = if is_small(layout) {
+            // SAFETY: held by this thread; a small size.
+            unsafe { threads::held(self.index).allocate_small(layout.size()) }
+        } else {
+            self.take_bigger(layout)
+        };
+        match NonNull::new(at_hand) {
+            Some(block) => Ok(block),
+            None => self.allocate_slow(layout),
         }
-        self.allocate_slow(layout)
+    }
+
+    /// The same, null for an error.
+    #[inline(always)]
+    pub(crate) fn allocate_or_null(&self, layout: Layout) -> *mut u8 {
+        // Two ways out, so that there are two compares and not a sum of both.
+        if layout.align() > PLAIN_ALIGN {
+            return allocate_any(layout, self);
+        }
+        let local = threads::held(self.index);
+        if layout.size() > SMALL_MAX_BYTES {
+            return allocate_mid(layout, self, local);
+        }
+        // SAFETY: held by this thread; a small size.
+        let at_hand = unsafe { local.allocate_small(layout.size()) };
+        if at_hand.is_null() { allocate_slow_or_null(layout, self) } else { at_hand }
+    }
+
+    /// A block that is not small, of a slot at hand, or null.
+    #[inline]
+    fn take_bigger(&self, layout: Layout) -> *mut u8 {
+        let local = threads::held(self.index);
+        if layout.align() <= PLAIN_ALIGN && layout.size() <= MID_MAX_BYTES {
+            // SAFETY: held by this thread; a size in bounds.
+            return unsafe { local.allocate_mid(layout.size()) };
+        }
+        match class::of(layout.size(), layout.align()) {
+            // SAFETY: held by this thread; `class::of` gives a class with room for size and canary.
+            Some(class) => unsafe { local.allocate_any(class, layout.size()) },
+            None => ptr::null_mut(),
+        }
     }
 
     #[cold]
@@ -223,7 +254,7 @@ impl Heap {
     /// Gives back what this thread, and threads that have ended, hold without using it. Tells whether that was
     /// anything.
     fn reclaim(&self, shared: &'static Shared) -> bool {
-        let came = !threads::held(self.index).is_null()
+        let came = threads::holds(self.index)
             && threads::with_local(self.index, shared, |local| local.trim(0)).unwrap_or(false);
         shared.scavenge() || came
     }
@@ -234,27 +265,43 @@ impl Heap {
     /// - `ptr` came from this heap with this layout, and nobody uses the block any more.
     #[inline(always)]
     pub(crate) unsafe fn deallocate(&self, ptr: NonNull<u8>, layout: Layout, flush: Flush) {
-        let size = layout.size();
-        if let Some(class) = class::of(size, layout.align()) {
-            // SAFETY: null, or held by this thread.
-            if let Some(local) = unsafe { threads::held(self.index).as_ref() } {
-                // SAFETY: held by this thread; the block is forwarded; `class::of` gives a class with room for
-                // size and canary.
-                match unsafe { local.free_sized(ptr, class, size, flush) } {
-                    Freed::Done => return,
-                    freed => return os::preserve_errno(|| self.free_slow(ptr, Some(size), flush, freed)),
-                }
+        // SAFETY: forwarded.
+        unsafe { self.free_hot(ptr, Some(layout.size()), flush) }
+    }
+
+    /// # Safety
+    /// - `ptr` came from this heap, with this size if one is given, and nobody uses the block any more.
+    #[inline(always)]
+    unsafe fn free_hot(&self, ptr: NonNull<u8>, size: Option<usize>, flush: Flush) {
+        let local = threads::held(self.index);
+        let freed = match local.locate(ptr) {
+            // SAFETY: held by this thread; the block is forwarded.
+            Some((granule, Where::Small { offset })) => unsafe {
+                local.free_small(ptr, granule, offset, size, flush)
+            },
+            Some((granule, Where::Else { .. })) => {
+                // SAFETY: held by this thread, and located by it; the block is forwarded.
+                return unsafe { free_mid(ptr, size.unwrap_or(ANY_SIZE), self, flush, local, granule) };
             }
+            None => Freed::NotDone,
+        };
+        match freed {
+            Freed::Done => {}
+            Freed::DoneAndDue => self.write_back_slow(),
+            Freed::NotDone => free_slow(ptr, size.unwrap_or(ANY_SIZE), self, flush),
         }
-        os::preserve_errno(|| self.free_slow(ptr, Some(size), flush, Freed::Elsewhere));
     }
 
     #[cold]
     #[inline(never)]
-    fn free_slow(&self, ptr: NonNull<u8>, size: Option<usize>, flush: Flush, freed: Freed) {
+    fn write_back_slow(&self) {
+        os::preserve_errno(|| self.flush_thread());
+    }
+
+    fn free_with_system(&self, ptr: NonNull<u8>, size: Option<usize>, flush: Flush) {
         let Some(shared) = self.shared() else { Corruption::InvalidFree.abort() };
         shared.notice_fork();
-        if freed == Freed::Elsewhere && shared.is_large(ptr.as_ptr()) {
+        if shared.is_large(ptr.as_ptr()) {
             // Needs no thread heap, so it works also where there is none to be had.
             // SAFETY: nobody uses the block any more, as the caller of `free` promised.
             match unsafe { shared.free_large(ptr.as_ptr(), size, flush) } {
@@ -262,13 +309,8 @@ impl Heap {
                 Err(crime) => crime.abort(),
             }
         }
-        let outcome = threads::with_local(self.index, shared, |local| match freed {
-            Freed::Elsewhere => free_elsewhere(local, ptr, size, flush),
-            freed => {
-                finish(local, freed);
-                Ok(())
-            }
-        });
+        let outcome =
+            threads::with_local(self.index, shared, |local| free_elsewhere(local, ptr, size, flush));
         match outcome {
             Ok(Ok(())) => {}
             Ok(Err(crime)) => crime.abort(),
@@ -292,8 +334,7 @@ impl Heap {
     ) -> Result<NonNull<u8>, Error> {
         let new = Layout::from_size_align(new_size, old.align()).map_err(|_| Error::TooLarge)?;
         if let Some(shared) = self.shared() {
-            // SAFETY: null, or held by this thread.
-            let local = unsafe { threads::held(self.index).as_ref() };
+            let local = threads::held(self.index);
             // SAFETY: forwarded.
             if unsafe { resize_in(shared, local, ptr, old, new_size, flush) } {
                 return Ok(ptr);
@@ -310,9 +351,7 @@ impl Heap {
 
     /// Writes back every line that this thread freed and still remembers, and waits for it.
     pub(crate) fn flush_thread(&self) {
-        // SAFETY: null, or held by this thread.
-        let is_held = unsafe { threads::held(self.index).as_ref() }.is_some();
-        if let (true, Some(shared)) = (is_held, self.shared()) {
+        if let (true, Some(shared)) = (threads::holds(self.index), self.shared()) {
             // It has a thread heap, so there is none to be made, which could fail.
             let _ = threads::with_local(self.index, shared, |local| local.write_back_all());
         }
@@ -347,7 +386,7 @@ impl Heap {
 /// - As for [`Heap::reallocate`]; `local` is held by this thread.
 unsafe fn resize_in(
     shared: &Shared,
-    local: Option<&ThreadHeap>,
+    local: &ThreadHeap,
     ptr: NonNull<u8>,
     old: Layout,
     new_size: usize,
@@ -357,8 +396,8 @@ unsafe fn resize_in(
     if was != will || old.align() > super::geometry::GUARD_BYTES {
         return false;
     }
-    match (was, local) {
-        (None, _) => {
+    match was {
+        None => {
             let (old_size, ptr) = (old.size(), ptr.as_ptr());
             // SAFETY: forwarded.
             match os::preserve_errno(|| unsafe { shared.resize_large(ptr, old_size, new_size) }) {
@@ -367,34 +406,27 @@ unsafe fn resize_in(
             }
         }
         // SAFETY: held by this thread; the block is forwarded.
-        (Some(class), Some(local)) => unsafe { local.resize(ptr, class, old.size(), new_size, flush) },
-        (Some(_), None) => false,
+        Some(class) => unsafe { local.resize(ptr, class, old.size(), new_size, flush) },
     }
+}
+
+/// Whether a block takes the shortest ways.
+#[inline(always)]
+const fn is_small(layout: Layout) -> bool {
+    layout.align() <= PLAIN_ALIGN && layout.size() <= SMALL_MAX_BYTES
 }
 
 fn allocate_small_slow(local: Local<'_>, class: usize, size: usize) -> Result<NonNull<u8>, Error> {
     loop {
         // SAFETY: held by this thread; the class has room for size and canary, as the caller checked.
-        let ptr = unsafe { local.heap().allocate(class, size) };
+        let ptr = unsafe { local.heap().allocate_any(class, size) };
         if let Some(ptr) = NonNull::new(ptr) {
             return Ok(ptr);
         }
-        local.refill(class)?;
-    }
-}
-
-/// Does what a fast free left undone: puts slots away, writes lines back.
-pub(super) fn finish(local: Local<'_>, freed: Freed) {
-    let is_due = match freed {
-        Freed::Done | Freed::Elsewhere => false,
-        Freed::DoneAndDue => true,
-        Freed::Spill { class, granule, is_due } => {
-            local.spill(class, granule);
-            is_due
+        if let Err(error) = local.refill(class) {
+            // SAFETY: as above.
+            return NonNull::new(unsafe { local.heap().allocate_last(class, size) }).ok_or(error);
         }
-    };
-    if is_due {
-        local.write_back_all();
     }
 }
 
@@ -414,7 +446,7 @@ fn free_elsewhere(
         // SAFETY: nobody uses the block any more, as the caller of `free` promised.
         return unsafe { shared.free_large(ptr.as_ptr(), size, flush) };
     };
-    local.heap().known_bytes.set(shared.known_bytes());
+    local.heap().know(shared.known_bytes());
     let state = shared.tables.shadow(granule);
     let live = state.load(Ordering::Relaxed);
     if !shadow::is_live(live) {
@@ -430,20 +462,27 @@ fn free_elsewhere(
     #[expect(clippy::as_conversions, reason = "eight bits")]
     let class = (owner_class & 0xff) as usize;
     let shape = CLASSES.get(class).ok_or(Corruption::Metadata)?;
-    let slack = shadow::slack_of(live).unwrap_or_else(|| heap.long_slack(granule));
+    let usable = shape.usable_bytes();
+    let found =
+        shadow::size_of(usable, live).unwrap_or_else(|| usable.wrapping_sub(heap.long_slack(granule)));
     // SAFETY: the shadow says that a live block starts here, so a slot of this class does.
-    if let Err(crime) = unsafe { heap.check(granule, shape, slack, size) }
+    if let Err(crime) = unsafe { heap.check(granule, shape, found, size) }
         && !(crime == Corruption::Overflow
             && shared.is_purged()
-            && shared.is_intact_or_wiped(granule, shape, slack))
+            && shared.is_intact_or_wiped(granule, shape, found))
     {
         return Err(crime);
     }
     if owner_class >> 8 == heap.id.get() {
-        // The block is this thread heap's own, and what the fast path did not like was a purge.
+        // The block is this thread heap's own. What the fast path did not like was a full stash, or a purge.
+        let bin = heap.bin(class);
+        if bin.is_full() {
+            local.spill(class);
+        }
         // SAFETY: it is live, as found above, and nobody uses it any more.
-        let freed = unsafe { heap.release_slot(granule, shape, class, flush) };
-        finish(local, freed);
+        if unsafe { heap.release_slot(granule, bin, flush) } == Freed::DoneAndDue {
+            local.write_back_all();
+        }
         return Ok(());
     }
     // Of two threads that free the block at once, one finds it gone. AcqRel: nobody sees it wiped before.
@@ -451,14 +490,14 @@ fn free_elsewhere(
         return Err(Corruption::DoubleFree);
     }
     // SAFETY: nobody uses the block any more, as the caller of `free` promised.
-    let is_due = unsafe { heap.wipe_slot(granule, shape, flush) };
+    let freed = unsafe { heap.wipe_slot(granule, heap.bin(class).slot_bytes(), flush) };
     if flush == Flush::Bounded {
         // Its lines are remembered here, not where the slab is given back.
         shared.tables.header(granule.unit()).lines_elsewhere.store(1, Ordering::Relaxed);
     }
     let (word, mask) = granule.bit();
     shared.send_home(granule.unit().number(), word, mask);
-    if is_due {
+    if freed == Freed::DoneAndDue {
         local.write_back_all();
     }
     Ok(())
@@ -519,6 +558,7 @@ fn wanted(policy: Policy) -> Constraints {
 mod by_address;
 #[cfg(any(test, feature = "fault-injection"))]
 pub(crate) mod private;
+mod ways_out;
 
 #[cfg(test)]
 mod tests {

@@ -4,12 +4,12 @@
 //! memory   | slab zone: units of 64 KiB                 | large zone: runs of 64 KiB units |
 //!          | (unused) | slots ... |G| slots ... |G| ...  | ......[data|G ......[data|G ...   |
 //!
-//! metadata | shared | shadow | headers | free bits | remote bits | large table | thread heaps |
-//!            1 page   1/16     64 B      512 B       512 B         64 B          32 KiB each
-//!                     a byte   a unit    a unit      a unit        a unit
-//!                     a granule
+//! metadata | shared | homes  | shadow | headers | free bits | remote bits | large table | thread heaps |
+//!            1 page   8 B      1/16     64 B      512 B       512 B         64 B          32 KiB each
+//!                     a unit   a byte   a unit    a unit      a unit        a unit
+//!                              a granule
 //! ```
-//! `G` is a guard page. Unit 0 is never used, so granule 0 and unit 0 can stand for "none".
+//! `G` is a guard page. The homes end where the shadow begins, that of unit 0 last: so one pointer serves both. Unit 0 is never used, so granule 0 and unit 0 can stand for "none".
 
 #![cfg_attr(
     not(test),
@@ -33,6 +33,8 @@ pub(crate) const PAYLOAD_BYTES: usize = UNIT_BYTES - GUARD_BYTES;
 pub(crate) const BITMAP_WORDS: usize = UNIT_GRANULES / 64;
 /// Words of a bitmap that can have slots.
 pub(crate) const SLOT_WORDS: usize = PAYLOAD_BYTES / GRANULE_BYTES / 64;
+/// Bytes of a unit's home.
+pub(crate) const HOME_BYTES: usize = 8;
 /// Bytes of a unit's header.
 pub(crate) const HEADER_BYTES: usize = 64;
 /// Bytes of a large block's entry.
@@ -59,6 +61,8 @@ pub(crate) struct Geometry {
     /// Bytes of the large zone, which follows it.
     pub(crate) large_bytes: usize,
     /// Offsets into the metadata range.
+    /// The homes end where the shadow begins.
+    pub(crate) homes_offset: usize,
     pub(crate) shadow_offset: usize,
     pub(crate) headers_offset: usize,
     pub(crate) free_bits_offset: usize,
@@ -91,7 +95,9 @@ impl Geometry {
         let nr_large = large_bytes / UNIT_BYTES;
         // A unit of no access between tables: an index gone wrong faults instead of reading a neighbour.
         let after = |offset: usize, bytes: usize| (offset + bytes).next_multiple_of(UNIT_BYTES) + UNIT_BYTES;
-        let shadow_offset = after(0, UNIT_BYTES);
+        // No gap between these two: an index gone wrong meets the entries of the first units.
+        let homes_offset = after(0, UNIT_BYTES);
+        let shadow_offset = (homes_offset + nr_units * HOME_BYTES).next_multiple_of(UNIT_BYTES);
         let headers_offset = after(shadow_offset, slab_bytes / GRANULE_BYTES);
         let free_bits_offset = after(headers_offset, nr_units * HEADER_BYTES);
         let remote_bits_offset = after(free_bits_offset, nr_units * BITMAP_WORDS * 8);
@@ -101,6 +107,7 @@ impl Geometry {
         Some(Self {
             slab_bytes,
             large_bytes,
+            homes_offset,
             shadow_offset,
             headers_offset,
             free_bits_offset,
@@ -132,6 +139,7 @@ pub(crate) fn assert_invariants(constraints: Constraints, geometry: &Geometry) {
     assert!(g.slab_bytes >= STEP_UNITS * UNIT_BYTES || g.large_bytes == 0);
     let tables = [
         (0, UNIT_BYTES),
+        (g.homes_offset, 0),
         (g.shadow_offset, g.slab_bytes / GRANULE_BYTES),
         (g.headers_offset, g.nr_units() * HEADER_BYTES),
         (g.free_bits_offset, g.nr_units() * BITMAP_WORDS * 8),
@@ -146,6 +154,7 @@ pub(crate) fn assert_invariants(constraints: Constraints, geometry: &Geometry) {
         assert!(offset % UNIT_BYTES == 0);
         assert!(offset + bytes + UNIT_BYTES <= next, "no gap behind the table at {offset:#x}");
     }
+    assert!(g.homes_offset + g.nr_units() * HOME_BYTES <= g.shadow_offset);
     assert!(g.slab_bytes / GRANULE_BYTES <= 1 << 32);
 }
 

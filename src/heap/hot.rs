@@ -1,14 +1,31 @@
 //! The hot paths: a block of a slab, allocated and freed by the thread that owns the slab.
 //!
-//! No lock, no system call, no atomic read-modify-write. An allocation reads the thread heap, the slot and
-//! one shadow byte; a free reads the slab's header besides.
+//! No lock, no system call, no atomic read-modify-write. An allocation reads the thread heap and the slot and
+//! writes one shadow byte; a free reads the home of the slab besides.
 //!
 //! ```text
 //! slot      | block            |m| slack        | canary |
 //!           ^ granule          ^ size           ^ slot - 8
-//! m: if there is slack, its first byte is a marker, so that a single NUL behind the block is seen too
+//! m: the marker, the first four bytes behind the block; with less slack it reaches into the canary, whose first
+//! four bytes are the same (`canary`)
 //! before it: eight bytes that are zero (free slot, start of the slab) or the canary of the slot before
 //! ```
+//!
+//! Three ways, by size, since what most of them need not ask should not be asked:
+//!
+//! | blocks | slots | way |
+//! |---|---|---|
+//! | small, up to 56 bytes | 32 to 64 bytes | inlined into the caller; check and wipe are four loads and four stores |
+//! | up to 1,032 bytes | 80 to 1,040 bytes | out of line; up to 256 bytes without a call |
+//! | larger, or aligned to more than 16 bytes | | out of line; slots that were never used are not checked |
+//!
+//! A call on any way to an end would make the compiler save registers on all of them. So whatever is out of line is
+//! the last thing done, a jump; and what cannot be done at once is told by [`Freed`], with nothing done, for the
+//! slow path to do all over. Two designs were measured by their instructions. The one before this one looked the
+//! class up by the size at each free, kept the shape of a class in a constant table and freed slots in a quarantine
+//! beside the stash: 221 for allocating and freeing 32 bytes of a layout that the compiler does not know. Here a
+//! free finds its bin, and with it its class and its owner, by one load ([`Home`](super::tables::Home)); the bin
+//! holds the shape; and the stash is the quarantine.
 
 // UNSAFETY: reads and writes slots by address.
 #![expect(unsafe_code, reason = "blocks are raw memory, see the proofs")]
@@ -18,24 +35,36 @@
     reason = "offsets and sizes inside one slab (below 2^16) or one range (below 2^38)"
 )]
 
+mod resize;
+
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use super::canary::{canary, marker};
-use super::class::{self, CANARY_BYTES, CLASSES, Class};
+use super::class::{CANARY_BYTES, Class, HELD_BACK, MID_MAX_BYTES, SMALL_MAX_BYTES, TIGHT_BYTES};
 use super::corruption::Corruption;
 use super::geometry::GRANULE_BYTES;
 use super::pending::LINE_SHIFT;
 use super::shadow;
 use super::tables::Granule;
-use super::thread::ThreadHeap;
+use super::thread::{BINS_BYTES, Bin, MID_BINS_BYTES, SMALL_BINS_BYTES, ThreadHeap};
 use crate::{Flush, wipe};
 
 /// Slots up to this size are checked at every use, since a check costs less than asking whether the slot
 /// was used before. Larger ones may lie on pages that were never touched and should stay so.
-pub(super) const ALWAYS_CHECKED_BYTES: u32 = 1040;
-/// Slots up to this size are checked and wiped inline.
-const INLINE_BYTES: u32 = 64;
+pub(super) const ALWAYS_CHECKED_BYTES: usize = MID_MAX_BYTES + CANARY_BYTES;
+
+/// In place of a size that the caller does not know. No layout has it.
+pub(crate) const ANY_SIZE: usize = usize::MAX;
+
+/// Where a block belongs, by the offset of its home from the thread heap (`ThreadHeap::offset_of`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Where {
+    /// In a small slot of this thread heap, whose bin is there.
+    Small { offset: usize },
+    /// In another slot of this thread heap, or elsewhere.
+    Else { offset: usize },
+}
 
 /// How a free by the fast path ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,315 +72,460 @@ const INLINE_BYTES: u32 = 64;
 pub(crate) enum Freed {
     /// The block is free.
     Done,
-    /// The block is free and its class has more free slots than the stash takes: put `granule` away.
-    Spill { class: usize, granule: u32, is_due: bool },
     /// The block is free, and the lines remembered must be written back now.
     DoneAndDue,
-    /// Nothing was done: the block is another thread heap's, a large one, or not in order.
-    Elsewhere,
-}
-
-impl Freed {
-    /// The same, and lines are to be written back.
-    #[cold]
-    const fn due(self) -> Self {
-        match self {
-            Self::Spill { class, granule, .. } => Self::Spill { class, granule, is_due: true },
-            Self::Done | Self::DoneAndDue | Self::Elsewhere => Self::DoneAndDue,
-        }
-    }
+    /// Nothing was done: the block is another thread heap's, a large one, or not in order; or the stash is full.
+    NotDone,
 }
 
 impl ThreadHeap {
-    /// Takes a free slot of `class` for a block of `size` bytes: all zero. Null if the stash is empty.
+    /// Takes a free slot for a small block, aligned to 16 bytes: all zero. Null if none is at hand.
     ///
     /// # Safety
     /// - The calling thread holds this thread heap.
-    /// - `class` is below `NR_CLASSES`; `size + CANARY_BYTES` is not more than its slot.
+    /// - `size` is not above `SMALL_MAX_BYTES`.
     #[inline(always)]
-    pub(crate) unsafe fn allocate(&self, class: usize, size: usize) -> *mut u8 {
+    pub(crate) unsafe fn allocate_small(&self, size: usize) -> *mut u8 {
+        debug_assert!(size <= SMALL_MAX_BYTES, "a small block");
         // SAFETY: forwarded.
-        let bin = unsafe { self.bin_unchecked(class) };
-        // SAFETY: forwarded.
-        let shape = unsafe { class::shape_unchecked(class) };
-        let Some(number) = bin.pop() else { return core::ptr::null_mut() };
+        let bin = unsafe { self.small_bin_for(size) };
+        let Some(number) = bin.draw(&self.rng, HELD_BACK) else { return core::ptr::null_mut() };
         // SAFETY: by `ThreadHeap` 3 it starts a slot in a slab, whose metadata is committed.
         let granule = unsafe { Granule::new(number) };
-        if shape.slot_bytes <= INLINE_BYTES {
-            // SAFETY: a free slot of this thread heap: mapped, initialised, and nobody writes to it but who
-            // commits the crime that this looks for; 32 to 64 bytes from a granule on.
-            if !unsafe { wipe::small_slot_is_zero(self.address(granule), shape.slot_bytes as usize) } {
-                Corruption::WriteAfterFree.abort();
-            }
-            // SAFETY: the slot was just taken, and is zero.
-            unsafe { self.open_slot(granule, shape, size) }
-        } else {
-            // SAFETY: the slot was just taken.
-            unsafe { self.open_bigger_slot(granule, shape, size) }
+        let (ptr, slot_bytes) = (self.address(granule), bin.slot_bytes());
+        // SAFETY: a free slot of this thread heap: mapped, initialised, and nobody writes to it but who
+        // commits the crime that this looks for; 32 to 64 bytes from a granule on.
+        if !unsafe { wipe::small_slot_is_zero(ptr, slot_bytes) } {
+            Corruption::WriteAfterFree.abort();
         }
+        // Relaxed: whoever frees the block got the pointer from here by a synchronising way.
+        self.tables.get().shadow(granule).store(shadow::small(size), Ordering::Relaxed);
+        // SAFETY: the slot was just taken, and is zero.
+        unsafe { self.open_slot(ptr, slot_bytes, size) }
     }
 
-    /// The same for slots that are not checked inline.
+    /// The same for blocks of up to `MID_MAX_BYTES` that are not small.
     ///
     /// # Safety
-    /// - A slot of this shape starts at `granule`, which this thread heap has just taken out of its stash.
+    /// - The calling thread holds this thread heap.
+    /// - `size` is above `SMALL_MAX_BYTES` and not above `MID_MAX_BYTES`.
+    #[inline(always)]
+    pub(crate) unsafe fn allocate_mid(&self, size: usize) -> *mut u8 {
+        debug_assert!(size <= MID_MAX_BYTES, "a block of the table's sizes");
+        // SAFETY: forwarded.
+        let bin = unsafe { self.bin_for(size) };
+        let Some(number) = bin.draw(&self.rng, HELD_BACK) else { return core::ptr::null_mut() };
+        // SAFETY: as in `allocate_small`.
+        let granule = unsafe { Granule::new(number) };
+        let (ptr, slot_bytes) = (self.address(granule), bin.slot_bytes());
+        if slot_bytes > TIGHT_BYTES {
+            // SAFETY: the slot was just taken.
+            return unsafe { self.open_checked(granule, slot_bytes, size) };
+        }
+        // SAFETY: as in `allocate_small`; a slot that is not small has 80 bytes at least.
+        if !unsafe { wipe::mid_slot_is_zero(ptr, slot_bytes) } {
+            Corruption::WriteAfterFree.abort();
+        }
+        // The slack of a plain slot of this size is below 32.
+        let state = shadow::tight(slot_bytes - CANARY_BYTES, size);
+        self.tables.get().shadow(granule).store(state, Ordering::Relaxed);
+        // SAFETY: the slot was just taken, and is zero.
+        unsafe { self.open_slot(ptr, slot_bytes, size) }
+    }
+
+    /// The same for a slot of any class.
+    ///
+    /// # Safety
+    /// - The calling thread holds this thread heap.
+    /// - `class` is below `NR_CLASSES`, and blocks of `size` bytes fit into its slots.
+    #[inline(never)]
+    pub(crate) unsafe fn allocate_any(&self, class: usize, size: usize) -> *mut u8 {
+        let bin = self.bin(class);
+        let Some(number) = bin.draw_any(&self.rng) else { return core::ptr::null_mut() };
+        // SAFETY: as in `allocate_small`.
+        let granule = unsafe { Granule::new(number) };
+        // SAFETY: the slot was just taken; the size is forwarded.
+        unsafe { self.open_checked(granule, bin.slot_bytes(), size) }
+    }
+
+    /// Takes a slot that is held back, for want of others. Null if there is none.
+    ///
+    /// # Safety
+    /// - As for `allocate_any`.
+    #[cold]
+    pub(crate) unsafe fn allocate_last(&self, class: usize, size: usize) -> *mut u8 {
+        let bin = self.bin(class);
+        let Some(number) = bin.draw_last() else { return core::ptr::null_mut() };
+        // SAFETY: as in `allocate_small`.
+        let granule = unsafe { Granule::new(number) };
+        // SAFETY: as in `allocate_any`.
+        unsafe { self.open_checked(granule, bin.slot_bytes(), size) }
+    }
+
+    /// Checks a slot and makes a block of it. Large slots may lie on pages that were never touched and should stay
+    /// so: they are checked only if they were used before.
+    ///
+    /// # Safety
+    /// - A slot of this size starts at `granule`, which this thread heap has just taken out of its stash.
     /// - `size + CANARY_BYTES` is not more than the slot.
     #[inline(never)]
-    unsafe fn open_bigger_slot(&self, granule: Granule, shape: &Class, size: usize) -> *mut u8 {
-        let is_used = self.tables.get().shadow(granule).load(Ordering::Relaxed) != shadow::NEVER;
-        if shape.slot_bytes <= ALWAYS_CHECKED_BYTES || is_used {
-            // SAFETY: a free slot, as in `allocate`; it starts on a granule and is granules long.
-            if !unsafe { wipe::slot_is_zero(self.address(granule), shape.slot_bytes as usize) } {
+    unsafe fn open_checked(&self, granule: Granule, slot_bytes: usize, size: usize) -> *mut u8 {
+        let ptr = self.address(granule);
+        let tables = self.tables.get();
+        let state = tables.shadow(granule);
+        if slot_bytes <= ALWAYS_CHECKED_BYTES || state.load(Ordering::Relaxed) != shadow::NEVER {
+            // SAFETY: a free slot, as in `allocate_small`; it starts on a granule and is granules long.
+            if !unsafe { wipe::slot_is_zero(ptr, slot_bytes) } {
                 Corruption::WriteAfterFree.abort();
             }
         }
+        let usable = slot_bytes - CANARY_BYTES;
+        match shadow::short(usable, size) {
+            Some(live) => state.store(live, Ordering::Relaxed),
+            None => self.set_long_slack(granule, usable - size),
+        }
         // SAFETY: forwarded; the slot is zero, or was never used.
-        unsafe { self.open_slot(granule, shape, size) }
+        unsafe { self.open_slot(ptr, slot_bytes, size) }
     }
 
-    /// Makes a block of a slot: marker, canary, state.
+    /// Makes a block of a slot: marker and canary.
     ///
     /// # Safety
-    /// - As for `open_bigger_slot`, and the slot is all zero.
+    /// - As for `open_checked`, and the slot, which is at `ptr`, is all zero.
     #[inline(always)]
-    unsafe fn open_slot(&self, granule: Granule, shape: &Class, size: usize) -> *mut u8 {
-        let ptr = self.address(granule);
-        let slot_bytes = shape.slot_bytes as usize;
+    unsafe fn open_slot(&self, ptr: NonNull<u8>, slot_bytes: usize, size: usize) -> *mut u8 {
         let key = self.key.get();
-        let slack = slot_bytes - CANARY_BYTES - size;
-        if slack > 0 {
-            // Not where the canary will be: whoever frees the block behind this one reads there, and takes
-            // anything but zero and the canary for an underflow.
-            // SAFETY: the first byte of the slack, inside the slot.
-            let behind = unsafe { ptr.add(size) };
-            // SAFETY: as above, and nobody else writes to the slot or reads its slack.
-            unsafe { behind.write(marker(key)) };
-        }
         // SAFETY: the last eight bytes of the slot, which is 32 bytes at least.
         let last = unsafe { ptr.add(slot_bytes - CANARY_BYTES) };
-        let end = granule.number().wrapping_add((slot_bytes / GRANULE_BYTES) as u32);
+        let end = ptr.addr().get() + slot_bytes;
         // SAFETY: aligned to 8 since slots are granules long; only accessed atomically once the slot is in
         // use, because the thread that frees the next block looks at it.
         unsafe { last.cast::<AtomicU64>().as_ref() }.store(canary(key, end), Ordering::Relaxed);
-        match shadow::short(slack) {
-            // Relaxed: whoever frees the block got the pointer from here by a synchronising way.
-            Some(live) => self.tables.get().shadow(granule).store(live, Ordering::Relaxed),
-            None => self.set_long_slack(granule, slack),
-        }
+        // After the canary, so that where it reaches into that it changes nothing.
+        // SAFETY: four bytes behind the block, of which eight are in the slot; nobody else writes to the slot, and
+        // four bytes of the canary are the marker.
+        unsafe { wipe::store_marker(ptr, size, marker(key)) };
         ptr.as_ptr()
     }
 
-    /// Frees the block of `size` bytes at `ptr` if it is this thread heap's own, of `class`, and in order:
-    /// checked, wiped, flushed as `flush` says.
-    ///
-    /// With a constant layout all of it but the addresses is constant.
+    /// Where the block at `ptr` belongs, if it lies in a slab that this thread heap knows of.
+    #[inline(always)]
+    pub(crate) fn locate(&self, ptr: NonNull<u8>) -> Option<(Granule, Where)> {
+        let granule = self.granule_of(ptr)?;
+        let offset = self.offset_at(granule);
+        let place = if offset < SMALL_BINS_BYTES { Where::Small { offset } } else { Where::Else { offset } };
+        Some((granule, place))
+    }
+
+    /// The offset of the home of a granule's unit.
+    #[inline(always)]
+    pub(crate) fn offset_at(&self, granule: Granule) -> usize {
+        self.offset_of(self.tables.get().home_of(granule).load(Ordering::Relaxed))
+    }
+
+    /// Frees a small block of this thread heap if it is in order, of `size` bytes if that is given: checked, wiped,
+    /// flushed as `flush` says.
     ///
     /// # Safety
     /// - The calling thread holds this thread heap.
+    /// - `granule` and `offset` are what [`locate`](Self::locate) says of `ptr`, as of a small block.
     /// - If a live block starts at `ptr`, nobody uses it any more. (Any other pointer is survived.)
-    /// - `class` is below `NR_CLASSES`; `size + CANARY_BYTES` is not more than its slot.
+    /// - `size` is that of a layout: `isize::MAX` at most.
     #[inline(always)]
-    pub(crate) unsafe fn free_sized(
+    pub(crate) unsafe fn free_small(
         &self,
         ptr: NonNull<u8>,
-        class: usize,
+        granule: Granule,
+        offset: usize,
+        size: Option<usize>,
+        flush: Flush,
+    ) -> Freed {
+        // SAFETY: the home of a slab is a bin, and this one is below the end of this thread heap's bins.
+        let bin = unsafe { self.bin_at(offset) };
+        let tables = self.tables.get();
+        let state = tables.shadow(granule);
+        let live = state.load(Ordering::Relaxed);
+        let slot_bytes = bin.slot_bytes();
+        let found = shadow::small_size(live);
+        match size {
+            // No layout has the size that is found where there is no live block.
+            Some(size) if size == found => {}
+            None if found <= bin.usable_bytes() => {}
+            _ => return Freed::NotDone,
+        }
+        // SAFETY: the shadow says that a live block starts here, so a slot of this class does.
+        if !unsafe { self.is_intact(ptr, slot_bytes, found) } {
+            return Freed::NotDone;
+        }
+        if !bin.push(granule.number()) {
+            return Freed::NotDone;
+        }
+        state.store(shadow::FREED, Ordering::Relaxed);
+        if flush == Flush::Immediate {
+            // SAFETY: the block is not in use any more, as the caller promises.
+            return unsafe { self.wipe_slot(granule, slot_bytes, flush) };
+        }
+        // SAFETY: as above; 32 to 64 bytes from a granule on.
+        unsafe { wipe::zero_small_slot(ptr, slot_bytes) };
+        if flush == Flush::Bounded { self.remember_lines(granule.offset(), slot_bytes) } else { Freed::Done }
+    }
+
+    /// The same for the next larger slots, up to 256 bytes. Does nothing for others.
+    ///
+    /// # Safety
+    /// - As for `free_small`, of a block that is not small; `size` may be [`ANY_SIZE`].
+    #[inline(always)]
+    pub(crate) unsafe fn free_mid(
+        &self,
+        ptr: NonNull<u8>,
+        granule: Granule,
+        offset: usize,
         size: usize,
         flush: Flush,
     ) -> Freed {
-        let Some(granule) = self.granule_of(ptr) else { return Freed::Elsewhere };
-        // SAFETY: forwarded.
-        let shape = unsafe { class::shape_unchecked(class) };
-        let slack = shape.slot_bytes as usize - CANARY_BYTES - size;
+        if offset >= MID_BINS_BYTES || flush == Flush::Immediate {
+            return Freed::NotDone;
+        }
+        // SAFETY: as in `free_small`.
+        let bin = unsafe { self.bin_at(offset) };
         let tables = self.tables.get();
-        let live = tables.shadow(granule).load(Ordering::Relaxed);
-        let is_as_allocated = match shadow::short(slack) {
-            Some(state) => live == state,
-            None => live == shadow::LIVE_LONG && self.long_slack(granule) == slack,
-        };
-        let owner_class = tables.header(granule.unit()).owner_class.load(Ordering::Relaxed);
-        if !is_as_allocated || owner_class != (self.id.get() << 8 | class as u32) {
-            return Freed::Elsewhere;
+        let state = tables.shadow(granule);
+        let usable = bin.usable_bytes();
+        // More than any slot holds for a state that is not live.
+        let found = usable.wrapping_sub(shadow::tight_slack(state.load(Ordering::Relaxed)));
+        if found > usable || (size != found && size != ANY_SIZE) {
+            return Freed::NotDone;
         }
-        // SAFETY: the shadow says that a live block starts here, and the header that it has this class.
-        if unsafe { self.check(granule, shape, slack, None) }.is_err() {
-            return Freed::Elsewhere;
+        let slot_bytes = bin.slot_bytes();
+        // SAFETY: the shadow says that a live block starts here, so a slot of this class does.
+        if !unsafe { self.is_intact(ptr, slot_bytes, found) } {
+            return Freed::NotDone;
         }
-        // SAFETY: the block is this thread heap's own, and not in use any more, as the caller promises.
-        unsafe { self.release_slot(granule, shape, class, flush) }
+        if !bin.push(granule.number()) {
+            return Freed::NotDone;
+        }
+        state.store(shadow::FREED, Ordering::Relaxed);
+        // SAFETY: the block is not in use any more, as the caller promises; 80 to 256 bytes from a granule on.
+        unsafe { wipe::zero_mid_slot(ptr, slot_bytes) };
+        if flush == Flush::Bounded {
+            self.remember_lines_slow(granule.offset(), slot_bytes)
+        } else {
+            Freed::Done
+        }
     }
 
-    /// The same for a block whose size the caller does not know.
+    /// The same for any block in a slab.
+    ///
+    /// # Safety
+    /// - As for `free_mid`.
+    pub(crate) unsafe fn free_any(
+        &self,
+        ptr: NonNull<u8>,
+        granule: Granule,
+        offset: usize,
+        size: Option<usize>,
+        flush: Flush,
+    ) -> Freed {
+        if offset >= BINS_BYTES {
+            return Freed::NotDone;
+        }
+        // SAFETY: as in `free_small`.
+        let bin = unsafe { self.bin_at(offset) };
+        let live = self.tables.get().shadow(granule).load(Ordering::Relaxed);
+        let usable = bin.usable_bytes();
+        let found = match shadow::size_of(usable, live) {
+            Some(found) => found,
+            None if live == shadow::LIVE_LONG => usable.wrapping_sub(self.long_slack(granule)),
+            None => return Freed::NotDone,
+        };
+        if found > usable || size.is_some_and(|size| size != found) {
+            return Freed::NotDone;
+        }
+        // SAFETY: the shadow says that a live block starts here, so a slot of this class does.
+        if !unsafe { self.is_intact(ptr, bin.slot_bytes(), found) } {
+            return Freed::NotDone;
+        }
+        // SAFETY: the block is this thread heap's own, and not in use any more, as the caller promises.
+        unsafe { self.release_slot(granule, bin, flush) }
+    }
+
+    /// Frees the block at `ptr` if it is this thread heap's own and in order, of `size` bytes if that is given.
     ///
     /// # Safety
     /// - The calling thread holds this thread heap.
     /// - If a live block starts at `ptr`, nobody uses it any more. (Any other pointer is survived.)
-    #[inline(always)]
-    pub(crate) unsafe fn free(&self, ptr: NonNull<u8>, flush: Flush) -> Freed {
-        let Some(granule) = self.granule_of(ptr) else { return Freed::Elsewhere };
-        let tables = self.tables.get();
-        let live = tables.shadow(granule).load(Ordering::Relaxed);
-        let owner_class = tables.header(granule.unit()).owner_class.load(Ordering::Relaxed);
-        let class = (owner_class & 0xff) as usize;
-        if !shadow::is_live(live) || owner_class >> 8 != self.id.get() {
-            return Freed::Elsewhere;
+    #[cfg(any(test, feature = "fault-injection"))]
+    pub(crate) unsafe fn free(&self, ptr: NonNull<u8>, size: Option<usize>, flush: Flush) -> Freed {
+        match self.locate(ptr) {
+            // SAFETY: as located; the rest is forwarded.
+            Some((granule, Where::Small { offset })) => unsafe {
+                self.free_small(ptr, granule, offset, size, flush)
+            },
+            Some((granule, Where::Else { offset })) => {
+                // SAFETY: as above.
+                match unsafe { self.free_mid(ptr, granule, offset, size.unwrap_or(ANY_SIZE), flush) } {
+                    // SAFETY: as above.
+                    Freed::NotDone => unsafe { self.free_any(ptr, granule, offset, size, flush) },
+                    freed => freed,
+                }
+            }
+            None => Freed::NotDone,
         }
-        let Some(shape) = CLASSES.get(class) else { return Freed::Elsewhere };
-        let slack = match shadow::slack_of(live) {
-            Some(slack) => slack,
-            None => self.long_slack(granule),
-        };
-        // SAFETY: the shadow says that a live block starts here, so a slot of this class does.
-        if unsafe { self.check(granule, shape, slack, None) }.is_err() {
-            return Freed::Elsewhere;
-        }
-        // SAFETY: the block is this thread heap's own, and not in use any more, as the caller promises.
-        unsafe { self.release_slot(granule, shape, class, flush) }
     }
 
     /// The granule at `ptr`, if it lies in a slab that this thread heap knows of and a slot could start there.
     #[inline(always)]
     fn granule_of(&self, ptr: NonNull<u8>) -> Option<Granule> {
         let offset = ptr.addr().get().wrapping_sub(self.base.get().addr());
-        if offset >= self.known_bytes.get() || !offset.is_multiple_of(GRANULE_BYTES) {
+        // Bits that no start of a granule has come to stand highest: one compare finds them as well.
+        let number = offset.rotate_right(GRANULE_BYTES.trailing_zeros());
+        if number >= self.known_granules() {
             return None;
         }
-        // SAFETY: below `known_bytes`, so its metadata is committed (`ThreadHeap` 2).
-        Some(unsafe { Granule::new((offset / GRANULE_BYTES) as u32) })
+        // SAFETY: a granule that is known, so its metadata is committed (`ThreadHeap` 2).
+        Some(unsafe { Granule::from_wide(number) })
     }
 
-    /// Wipes the slot of a block that was found in order, and puts it into quarantine.
+    /// Wipes the slot of a block that was found in order, and puts it into the stash, if there is room.
     ///
     /// # Safety
     /// - The calling thread holds this thread heap, which owns the slab.
-    /// - A live block of `class`, whose shape is `shape`, starts at `granule`, and nobody uses it any more.
-    #[inline(always)]
-    pub(crate) unsafe fn release_slot(
-        &self,
-        granule: Granule,
-        shape: &Class,
-        class: usize,
-        flush: Flush,
-    ) -> Freed {
+    /// - A live block of the bin's class starts at `granule`, and nobody uses it any more.
+    pub(crate) unsafe fn release_slot(&self, granule: Granule, bin: &Bin, flush: Flush) -> Freed {
+        if !bin.push(granule.number()) {
+            return Freed::NotDone;
+        }
         self.tables.get().shadow(granule).store(shadow::FREED, Ordering::Relaxed);
-        // SAFETY: forwarded.
-        let bin = unsafe { self.bin_unchecked(class) };
-        let leaves = bin.quarantine(granule.number(), self.random() >> 16, shape.quarantine_mask);
-        let mut freed = Freed::Done;
-        if leaves != 0 {
-            if bin.is_full(shape.stash_len) {
-                freed = Freed::Spill { class, granule: leaves, is_due: false };
-            } else {
-                bin.push(leaves);
-            }
-        }
-        // Last, so that a call at the end is a jump. Only this thread can take the slot out of quarantine.
-        if shape.slot_bytes <= INLINE_BYTES && flush != Flush::Immediate {
-            // SAFETY: the slot's block is not in use any more, as the caller promises; 32 to 64 bytes from a
-            // granule on.
-            unsafe { wipe::zero_small_slot(self.address(granule), shape.slot_bytes as usize) };
-            if flush == Flush::Bounded && self.remember_lines(granule.offset(), shape.slot_bytes as usize) {
-                return freed.due();
-            }
-            freed
-        } else {
-            // SAFETY: as above.
-            unsafe { self.wipe_bigger_slot(granule, shape, flush, freed) }
-        }
+        // SAFETY: the block is not in use any more, as the caller promises.
+        unsafe { self.wipe_slot(granule, bin.slot_bytes(), flush) }
     }
 
-    /// # Safety
-    /// - A slot of this shape starts at `granule`, and nobody uses its block.
-    #[inline(never)]
-    unsafe fn wipe_bigger_slot(&self, granule: Granule, shape: &Class, flush: Flush, freed: Freed) -> Freed {
-        // SAFETY: forwarded.
-        if unsafe { self.wipe_slot(granule, shape, flush) } { freed.due() } else { freed }
-    }
-
-    /// Checks a live block: canary and marker behind it, the bytes before it, and its size if known.
+    /// Whether the bytes around a live block are as they should be.
     ///
     /// # Safety
-    /// - A slot of this shape starts at `granule`.
+    /// - A slot of this size starts at `ptr`, with a block of `size` bytes.
     #[inline(always)]
-    pub(crate) unsafe fn check(
-        &self,
-        granule: Granule,
-        shape: &Class,
-        slack: usize,
-        size: Option<usize>,
-    ) -> Result<(), Corruption> {
-        let slot_bytes = shape.slot_bytes as usize;
-        let usable = slot_bytes - CANARY_BYTES;
-        if slack > usable {
-            return Err(Corruption::Metadata);
-        }
-        if size.is_some_and(|size| size != usable - slack) {
-            return Err(Corruption::WrongLayout);
-        }
-        let ptr = self.address(granule);
+    unsafe fn is_intact(&self, ptr: NonNull<u8>, slot_bytes: usize, size: usize) -> bool {
         let key = self.key.get();
-        let number = granule.number();
-        let end = canary(key, number.wrapping_add((slot_bytes / GRANULE_BYTES) as u32));
-        // SAFETY: the last eight bytes of the slot.
-        if unsafe { load(ptr.as_ptr().wrapping_add(usable)) } != end {
-            return Err(Corruption::Overflow);
-        }
-        // SAFETY: eight bytes from the end of the block on: slack, canary, or both.
-        let behind = unsafe { ptr.as_ptr().wrapping_add(usable - slack).cast::<u64>().read_unaligned() };
-        if behind != first_behind(key, end, slack) {
-            return Err(Corruption::Overflow);
+        let start = ptr.addr().get();
+        // SAFETY: forwarded.
+        if !unsafe { self.is_intact_behind(ptr, slot_bytes, size) } {
+            return false;
         }
         // SAFETY: a slab's first slot lies 16 bytes behind its start, so the eight bytes before any slot are
         // in the slab too: the end of the slot before, or bytes that no slot has.
         let before = unsafe { load(ptr.as_ptr().wrapping_sub(CANARY_BYTES)) };
-        if before != 0 && before != canary(key, number) {
-            return Err(Corruption::Underflow);
-        }
-        Ok(())
+        before == 0 || before == canary(key, start)
     }
 
-    /// Wipes a slot as `flush` says, and tells whether the lines remembered are due.
+    /// Whether the bytes behind a live block are as they should be.
     ///
     /// # Safety
-    /// - A slot of this shape starts at `granule`, and nobody uses its block.
-    pub(crate) unsafe fn wipe_slot(&self, granule: Granule, shape: &Class, flush: Flush) -> bool {
+    /// - As for `is_intact`.
+    #[inline(always)]
+    unsafe fn is_intact_behind(&self, ptr: NonNull<u8>, slot_bytes: usize, size: usize) -> bool {
+        let end = ptr.as_ptr().wrapping_add(slot_bytes);
+        let expected = canary(self.key.get(), end.addr());
+        // SAFETY: the last eight bytes of the slot, aligned since slots are granules long; others only read them.
+        let last = unsafe { end.wrapping_sub(CANARY_BYTES).cast::<u64>().read() };
+        if last != expected {
+            return false;
+        }
+        // SAFETY: four bytes behind the block, of which eight are in the slot; others only read them.
+        let behind = unsafe { ptr.as_ptr().wrapping_add(size).cast::<u32>().read_unaligned() };
+        behind == marker(expected)
+    }
+
+    /// What is wrong with a live block, if anything is.
+    ///
+    /// # Safety
+    /// - A slot of this shape starts at `granule`.
+    pub(crate) unsafe fn check(
+        &self,
+        granule: Granule,
+        shape: &Class,
+        found: usize,
+        given: Option<usize>,
+    ) -> Result<(), Corruption> {
+        if found > shape.usable_bytes() {
+            return Err(Corruption::Metadata);
+        }
+        if given.is_some_and(|given| given != found) {
+            return Err(Corruption::WrongLayout);
+        }
         let ptr = self.address(granule);
-        let slot_bytes = shape.slot_bytes as usize;
+        // SAFETY: a slot of this size starts here, and the size found is not more than it holds.
+        if unsafe { self.is_intact(ptr, shape.slot_bytes as usize, found) } {
+            return Ok(());
+        }
+        // Both may be: what is behind the block tells more of who wrote there.
+        // SAFETY: as above.
+        if unsafe { self.is_intact_behind(ptr, shape.slot_bytes as usize, found) } {
+            Err(Corruption::Underflow)
+        } else {
+            Err(Corruption::Overflow)
+        }
+    }
+
+    /// Wipes a slot as `flush` says.
+    ///
+    /// # Safety
+    /// - A slot of this size starts at `granule`, and nobody uses its block.
+    #[inline(never)]
+    pub(crate) unsafe fn wipe_slot(&self, granule: Granule, slot_bytes: usize, flush: Flush) -> Freed {
+        let ptr = self.address(granule);
         match flush {
             Flush::Immediate => {
                 // SAFETY: the slot is mapped and not in use.
                 unsafe { wipe::zero_and_flush(ptr, slot_bytes) };
-                false
+                Freed::Done
             }
             Flush::Off => {
                 // SAFETY: as above; a slot starts on a granule and is granules long.
                 unsafe { wipe::zero_slot(ptr, slot_bytes) };
-                false
+                Freed::Done
             }
             Flush::Bounded => {
                 // SAFETY: as above.
                 unsafe { wipe::zero_slot(ptr, slot_bytes) };
-                self.remember_lines(granule.offset(), slot_bytes)
+                self.remember_lines_slow(granule.offset(), slot_bytes)
             }
         }
     }
 
-    /// Remembers the lines of a freed range and tells whether the lines remembered are due.
+    /// Remembers the lines of a small slot that was freed.
     #[inline(always)]
-    pub(crate) fn remember_lines(&self, offset: usize, len: usize) -> bool {
+    fn remember_lines(&self, offset: usize, len: usize) -> Freed {
         let first = (offset >> LINE_SHIFT) as u32;
         let last = ((offset + len - 1) >> LINE_SHIFT) as u32;
-        let mut line = first;
-        loop {
+        // Not more than two, and most often they are remembered already.
+        if !self.pending.has(first) || !self.pending.has(last) {
+            return self.remember_lines_slow(offset, len);
+        }
+        self.count_free()
+    }
+
+    /// The same for any range.
+    #[inline(never)]
+    fn remember_lines_slow(&self, offset: usize, len: usize) -> Freed {
+        self.remember_range(offset, len);
+        self.count_free()
+    }
+
+    fn count_free(&self) -> Freed {
+        if self.pending.is_due() { Freed::DoneAndDue } else { Freed::Done }
+    }
+
+    /// Remembers the lines of a range.
+    fn remember_range(&self, offset: usize, len: usize) {
+        let first = (offset >> LINE_SHIFT) as u32;
+        let last = ((offset + len - 1) >> LINE_SHIFT) as u32;
+        for line in first..=last {
             let old = self.pending.remember(line);
             if old != 0 {
                 self.write_back_line(old);
             }
-            if line == last {
-                break;
-            }
-            line += 1;
         }
-        self.pending.is_due()
     }
 
     /// Starts to write back a line of the slab zone.
@@ -362,70 +536,6 @@ impl ThreadHeap {
             // SAFETY: a line of a slab (`Pending`), and slabs stay mapped and readable.
             unsafe { wipe::write_back_line(ptr) };
         }
-    }
-
-    /// Changes the size of a block inside its slot: what is cut off is wiped. Tells whether it did; a block
-    /// of another thread heap is moved instead. Ends the process if the block is not in order.
-    ///
-    /// # Safety
-    /// - The calling thread holds this thread heap.
-    /// - A live block of this heap starts at `ptr`, of `old` bytes; when it shrinks, nobody uses what is cut
-    ///   off. `new` fits in slots of `class`.
-    pub(crate) unsafe fn resize(
-        &self,
-        ptr: NonNull<u8>,
-        class: usize,
-        old: usize,
-        new: usize,
-        flush: Flush,
-    ) -> bool {
-        let Some(granule) = self.granule_of(ptr) else { return false };
-        let tables = self.tables.get();
-        let owner_class = tables.header(granule.unit()).owner_class.load(Ordering::Relaxed);
-        if owner_class != self.id.get() << 8 | class as u32 {
-            return false;
-        }
-        let live = tables.shadow(granule).load(Ordering::Relaxed);
-        let (true, Some(shape)) = (shadow::is_live(live), CLASSES.get(class)) else {
-            // The slow path of free will find out.
-            return false;
-        };
-        let slack = shadow::slack_of(live).unwrap_or_else(|| self.long_slack(granule));
-        // SAFETY: a live block starts here, so a slot of its class does.
-        if unsafe { self.check(granule, shape, slack, Some(old)) }.is_err() {
-            return false;
-        }
-        // What is cut off goes, or what the block grows by, and the old marker in any case.
-        let from = old.min(new);
-        let to = (old.max(new) + 1).min(shape.slot_bytes as usize - CANARY_BYTES);
-        // SAFETY: inside the slot.
-        let cut = unsafe { ptr.add(from) };
-        let cut_bytes = to - from;
-        // SAFETY: nobody uses what is cut off, and slack belongs to the heap.
-        unsafe { wipe::zero(cut, cut_bytes) };
-        if new < old {
-            if flush == Flush::Immediate {
-                // SAFETY: as above.
-                unsafe { wipe::zero_and_flush(cut, cut_bytes) };
-            }
-            if flush == Flush::Bounded {
-                // Counted as a free; if the table is due, the next free finds it full all the same.
-                let _ = self.remember_lines(granule.offset() + new, old - new);
-            }
-        }
-        let slack = shape.slot_bytes as usize - CANARY_BYTES - new;
-        if slack > 0 {
-            // SAFETY: the first byte of the slack.
-            let behind = unsafe { ptr.add(new) };
-            // SAFETY: as above; slack belongs to the heap.
-            unsafe { behind.write(marker(self.key.get())) };
-        }
-        // Slots of one class have either form of slack; the long form's bytes stay inside the slot.
-        match shadow::short(slack) {
-            Some(state) => tables.shadow(granule).store(state, Ordering::Relaxed),
-            None => self.set_long_slack(granule, slack),
-        }
-        true
     }
 
     /// The address of a granule.
@@ -474,14 +584,4 @@ unsafe fn load(ptr: *const u8) -> u64 {
     unsafe { &*ptr.cast::<AtomicU64>() }.load(Ordering::Relaxed)
 }
 
-/// The first eight bytes behind a block: the marker and zeros, then as much of the canary as reaches in.
-#[inline(always)]
-pub(crate) const fn first_behind(key: u64, canary: u64, slack: usize) -> u64 {
-    if slack == 0 {
-        return canary;
-    }
-    // What comes later in memory stands higher; from eight bytes of slack on the canary is out of sight.
-    canary.unbounded_shl(slack as u32 * 8) | marker(key) as u64
-}
-
-const _: () = assert!(cfg!(target_endian = "little"), "`first_behind` reads words byte by byte");
+const _: () = assert!(cfg!(target_endian = "little"), "the marker is the canary's lower half");

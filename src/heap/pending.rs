@@ -61,10 +61,17 @@ impl Pending {
         old
     }
 
+    /// Whether `line` is remembered.
+    #[inline(always)]
+    pub(crate) fn has(&self, line: u32) -> bool {
+        self.lines[line as usize % PENDING_LINES].load(Ordering::Relaxed) == line
+    }
+
     /// Counts a free and says whether it is time to write everything back.
     #[inline(always)]
     pub(crate) fn is_due(&self) -> bool {
-        let left = self.frees_left.get().saturating_sub(1);
+        // Not zero before: `empty` follows where it becomes zero, and precedes the first free.
+        let left = self.frees_left.get().wrapping_sub(1);
         self.frees_left.set(left);
         left == 0
     }

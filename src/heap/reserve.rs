@@ -11,18 +11,16 @@ use super::facade::Heap;
 use super::threads;
 use crate::{Error, Flush};
 
-/// What of a class a thread may have at hand, free but not to be had: its quarantine, and its stash.
+/// What of a class a thread may have at hand, free but not to be had: its stash, of which a part is held back.
 const AT_HAND: usize = 128;
 
 impl Heap {
     /// Sets the heap up, and the calling thread's part of it, with memory ready for a block of this layout; once.
     pub(crate) fn warm_up(&self, layout: Layout) -> Result<(), Error> {
-        // SAFETY: null, or held by this thread; never freed.
-        let held = unsafe { threads::held(self.index()).as_ref() };
-        // In a forked child it is wiped, and says no.
-        match held {
-            Some(heap) if heap.empty_kept.get() > 0 => Ok(()),
-            _ => self.reserve(layout, 1),
+        // Without a thread heap, or in a forked child where it is wiped, it says no.
+        match threads::held(self.index()).empty_kept.get() {
+            1.. => Ok(()),
+            0 => self.reserve(layout, 1),
         }
     }
 

@@ -11,7 +11,10 @@
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering, fence};
 
-use super::geometry::{Constraints, Geometry, PAYLOAD_BYTES, STEP_UNITS, THREAD_HEAP_BYTES, UNIT_BYTES};
+use super::canary;
+use super::geometry::{
+    Constraints, GUARD_BYTES, Geometry, HOME_BYTES, PAYLOAD_BYTES, STEP_UNITS, THREAD_HEAP_BYTES, UNIT_BYTES,
+};
 use super::large::{LargeZone, subtract};
 use super::lock_share::LockShare;
 use super::registry::Registry;
@@ -144,7 +147,7 @@ impl Shared {
             geometry,
             tables,
             policy,
-            key: u64::from_ne_bytes(seed),
+            key: canary::key(u64::from_ne_bytes(seed)),
             hints_refused: AtomicU32::new(hints_refused),
             is_lost: AtomicU32::new(0),
             process_id: AtomicU32::new(if is_wiped_on_fork { 0 } else { os::process_id() }),
@@ -290,13 +293,17 @@ impl Shared {
                 return Ok(());
             }
             let g = &self.geometry;
+            let homes_end = g.shadow_offset - first * HOME_BYTES;
+            // Threads that race here do the same thing twice, which changes nothing. Nor does it where a page serves
+            // several steps.
+            let from = (homes_end - STEP_UNITS * HOME_BYTES) / GUARD_BYTES * GUARD_BYTES;
+            self.metadata.commit(pages(from)?, pages(homes_end.next_multiple_of(GUARD_BYTES) - from)?)?;
             for (table, entry_bytes) in [
                 (g.shadow_offset, UNIT_BYTES / super::geometry::GRANULE_BYTES),
                 (g.headers_offset, size_of::<Header>()),
                 (g.free_bits_offset, super::geometry::BITMAP_WORDS * 8),
                 (g.remote_bits_offset, super::geometry::BITMAP_WORDS * 8),
             ] {
-                // Threads that race here do the same thing twice, which changes nothing.
                 self.metadata
                     .commit(pages(table + first * entry_bytes)?, pages(STEP_UNITS * entry_bytes)?)?;
             }

@@ -56,18 +56,19 @@ impl<'a> Local<'a> {
     pub(crate) fn refill(self, class: usize) -> Result<(), Error> {
         self.collect_mail();
         let shape = &CLASSES[class];
-        let wanted = (shape.stash_len / 2).max(1);
-        while self.heap.bin(class).len() < wanted {
+        let bin = self.heap.bin(class);
+        let wanted = shape.held_back + (shape.stash_len / 2).max(1);
+        while bin.len() < wanted {
             let unit = match self.partial(class) {
                 Some(unit) => unit,
                 // Part of a batch will do: the next slab is made when this one is used up.
-                None if self.heap.bin(class).len() > 0 => break,
+                None if bin.len() > shape.held_back => break,
                 None => self.add_slab(class)?,
             };
-            self.take_slots(class, unit, wanted - self.heap.bin(class).len());
+            self.take_slots(class, unit, wanted - bin.len());
         }
         let mut rng = self.heap.rng.get();
-        self.heap.bin(class).shuffle(&mut rng);
+        bin.shuffle(&mut rng);
         self.heap.rng.set(rng);
         Ok(())
     }
@@ -90,7 +91,7 @@ impl<'a> Local<'a> {
         let mut left = wanted.min(before);
         let first_granule = unit.granule(0).number();
         let slot_bytes = CLASSES[class].slot_bytes;
-        let is_checked = slot_bytes <= ALWAYS_CHECKED_BYTES;
+        let is_checked = slot_bytes as usize <= ALWAYS_CHECKED_BYTES;
         for (word, cell) in bits.iter().take(SLOT_WORDS).enumerate() {
             if left == 0 {
                 break;
@@ -105,7 +106,10 @@ impl<'a> Local<'a> {
                 if is_checked {
                     self.touch(unit, (word * 64) as u32 + bit, slot_bytes);
                 }
-                bin.push(first_granule + word as u32 * 64 + bit);
+                // There is room: no more are wanted.
+                if !bin.push(first_granule + word as u32 * 64 + bit) {
+                    Corruption::Metadata.abort();
+                }
                 left -= 1;
             }
             cell.store(free, Ordering::Relaxed);
@@ -158,7 +162,7 @@ impl<'a> Local<'a> {
             }
         };
         let tables = &self.shared.tables;
-        self.heap.known_bytes.set(self.shared.known_bytes());
+        self.heap.know(self.shared.known_bytes());
         for i in 0..UNIT_GRANULES {
             tables.shadow(unit.granule(i * GRANULE_BYTES)).store(shadow::NEVER, Ordering::Relaxed);
         }
@@ -181,23 +185,22 @@ impl<'a> Local<'a> {
         // Release: who reads the owner for a block of this slab got the block from it anyway; walkers and
         // `purge` find the class together with the slab.
         header.owner_class.store(self.heap.id.get() << 8 | class as u32, Ordering::Release);
+        tables.home(unit).store(self.heap.home(class), Ordering::Relaxed);
         self.heap.nr_slabs.set(self.heap.nr_slabs.get() + 1);
         self.heap.nr_empty.set(self.heap.nr_empty.get() + 1);
         self.list(class, unit);
         Ok(unit)
     }
 
-    /// Puts away one slot that the stash has no room for, and half of the stash with it.
-    #[cold]
-    pub(crate) fn spill(self, class: usize, granule: u32) {
-        let bin = self.heap.bin(class);
-        bin.spill(CLASSES[class].stash_len / 2, |number| self.put_back(class, number));
-        bin.push(granule);
+    /// Makes room in a full stash: puts half of what is not held back away, the oldest slots.
+    pub(crate) fn spill(self, class: usize) {
+        let shape = &CLASSES[class];
+        self.heap.bin(class).spill(shape.stash_len / 2, |number| self.put_back(class, number));
     }
 
     /// Puts a free slot back into its slab.
     fn put_back(self, class: usize, number: u32) {
-        // SAFETY: the slot comes from this thread heap's stash or quarantine, or from a slab of its own.
+        // SAFETY: the slot comes from this thread heap's stash, or from a slab of its own.
         let granule = unsafe { Granule::new(number) };
         let unit = granule.unit();
         let (word, mask) = granule.bit();
@@ -273,10 +276,10 @@ impl<'a> Local<'a> {
 
     /// Takes back the blocks that other threads freed.
     pub(crate) fn collect_mail(self) {
-        if !self.heap.inbox.has_mail() {
+        if !self.heap.mail.inbox.has_mail() {
             return;
         }
-        self.shared.collect(self.heap.id.get(), &self.heap.inbox, |number| {
+        self.shared.collect(self.heap.id.get(), &self.heap.mail.inbox, |number| {
             // SAFETY: only numbers of units are posted.
             let unit = unsafe { self.shared.unit_in_list(number) };
             let owner_class = self.shared.tables.header(unit).owner_class.load(Ordering::Relaxed);
@@ -385,6 +388,6 @@ impl Mail for Shared {
     fn inbox(&self, owner: u32) -> Option<&Inbox> {
         let heap = self.thread_heap((owner as usize).checked_sub(1)?)?;
         // SAFETY: the place of a thread heap that owns a slab is set up and never freed.
-        Some(unsafe { &(*heap.as_ptr()).inbox })
+        Some(unsafe { &(*heap.as_ptr()).mail.inbox })
     }
 }

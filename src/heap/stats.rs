@@ -8,7 +8,7 @@
 
 use core::sync::atomic::Ordering;
 
-use super::class::{CANARY_BYTES, CLASSES};
+use super::class::CLASSES;
 use super::facade::Heap;
 use super::geometry::{GUARD_BYTES, PAYLOAD_BYTES};
 use super::shadow;
@@ -106,10 +106,11 @@ impl Shared {
             let byte = |n| self.tables.shadow(granule.within_unit(n)).load(Ordering::Relaxed);
             let state = byte(0);
             if shadow::is_live(state) {
-                let slack = shadow::slack_of(state)
-                    .unwrap_or_else(|| shadow::decode_long([byte(1), byte(2), byte(3)]));
+                let usable = class.usable_bytes();
+                let size = shadow::size_of(usable, state)
+                    .unwrap_or_else(|| usable.wrapping_sub(shadow::decode_long([byte(1), byte(2), byte(3)])));
                 stats.live_blocks += 1;
-                stats.live_bytes += (class.slot_bytes as usize - CANARY_BYTES).saturating_sub(slack);
+                stats.live_bytes += size.min(usable);
             }
         }
     }

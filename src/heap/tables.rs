@@ -9,7 +9,7 @@
 )]
 
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
+use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize};
 
 use super::geometry::{BITMAP_WORDS, GRANULE_BYTES, Geometry, HEADER_BYTES, UNIT_BYTES, UNIT_GRANULES};
 use super::inbox::Remote;
@@ -27,7 +27,7 @@ pub(crate) struct Unit(u32);
 /// # Invariant
 /// 1. It lies in a unit whose metadata is committed ([`Unit`] 1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Granule(u32);
+pub(crate) struct Granule(usize);
 
 impl Unit {
     /// # Safety
@@ -48,7 +48,7 @@ impl Unit {
     /// The granule at `offset_bytes` in this unit; wraps inside the unit.
     #[inline(always)]
     pub(crate) const fn granule(self, offset_bytes: usize) -> Granule {
-        Granule(self.0 * UNIT_GRANULES as u32 + (offset_bytes / GRANULE_BYTES % UNIT_GRANULES) as u32)
+        Granule(self.0 as usize * UNIT_GRANULES + offset_bytes / GRANULE_BYTES % UNIT_GRANULES)
     }
 }
 
@@ -57,37 +57,47 @@ impl Granule {
     /// - The granule lies in a unit whose metadata is committed in the heap whose tables it will index.
     #[inline(always)]
     pub(crate) const unsafe fn new(number: u32) -> Self {
+        Self(number as usize)
+    }
+
+    /// The same with a wide number, which spares the hot paths to narrow it first.
+    ///
+    /// # Safety
+    /// - As for [`new`](Self::new).
+    #[inline(always)]
+    pub(crate) const unsafe fn from_wide(number: usize) -> Self {
         Self(number)
     }
 
+    /// Below 2^32, as there are no more granules in the largest range.
     #[inline(always)]
     pub(crate) const fn number(self) -> u32 {
-        self.0
+        self.0 as u32
     }
 
     /// The unit that it lies in.
     #[inline(always)]
     pub(crate) const fn unit(self) -> Unit {
-        Unit(self.0 / UNIT_GRANULES as u32)
+        Unit((self.0 / UNIT_GRANULES) as u32)
     }
 
     /// Offset in the memory range.
     #[inline(always)]
     pub(crate) const fn offset(self) -> usize {
-        self.0 as usize * GRANULE_BYTES
+        self.0 * GRANULE_BYTES
     }
 
     /// The word of its unit's bitmaps and the bit in it.
     #[inline(always)]
     pub(crate) const fn bit(self) -> (usize, u64) {
-        let in_unit = self.0 as usize % UNIT_GRANULES;
+        let in_unit = self.0 % UNIT_GRANULES;
         (in_unit / 64, 1 << (in_unit % 64))
     }
 
     /// The granule `n` further on in the same unit; wraps inside the unit.
     pub(crate) const fn within_unit(self, n: u32) -> Self {
-        let unit = self.0 / UNIT_GRANULES as u32;
-        Self(unit * UNIT_GRANULES as u32 + (self.0 + n) % UNIT_GRANULES as u32)
+        let unit = self.0 / UNIT_GRANULES;
+        Self(unit * UNIT_GRANULES + (self.0 + n as usize) % UNIT_GRANULES)
     }
 }
 
@@ -127,6 +137,11 @@ const _: () = assert!(size_of::<Header>() == HEADER_BYTES);
 /// One bit a granule: the slots that are free and in no stash.
 pub(crate) type FreeBits = [AtomicU64; BITMAP_WORDS];
 
+/// Where the blocks of a unit go home to: the address of the bin of its owner, in its class; 0 for a unit that is
+/// no slab. It says what [`Header::owner_class`] says, in a table that is written to only when a slab is made or
+/// given back, so that threads which free each other's blocks read it out of their own caches.
+pub(crate) type Home = AtomicUsize;
+
 /// Where the tables of a heap are.
 ///
 /// # Invariants
@@ -163,8 +178,25 @@ impl Tables {
     #[inline(always)]
     pub(crate) fn shadow(&self, granule: Granule) -> &AtomicU8 {
         // SAFETY: in bounds of the shadow table by `Granule` 1 and `Tables` 1.
-        let at = unsafe { self.shadow.add(granule.0 as usize) };
+        let at = unsafe { self.shadow.add(granule.0) };
         // SAFETY: aligned (one byte), committed by `Granule` 1, valid and shared by `Tables` 2.
+        unsafe { &*at }
+    }
+
+    /// The home of a unit's blocks.
+    pub(crate) fn home(&self, unit: Unit) -> &Home {
+        self.home_of(unit.granule(0))
+    }
+
+    /// The home of the blocks in the unit of a granule.
+    #[inline(always)]
+    pub(crate) fn home_of(&self, granule: Granule) -> &Home {
+        // The homes end where the shadow begins, that of unit 0 last.
+        let place = !(granule.0 / UNIT_GRANULES);
+        // SAFETY: in bounds of the table of homes, which lies before the shadow in the same range, by `Granule` 1
+        // and `Tables` 1.
+        let at = unsafe { self.shadow.cast::<Home>().offset(place.cast_signed()) };
+        // SAFETY: a page-aligned table, committed by `Granule` 1, valid by `Tables` 2.
         unsafe { &*at }
     }
 

@@ -1,13 +1,17 @@
 //! A thread heap: the part of a heap that one thread works on alone.
 
-// UNSAFETY: skips a bounds check in the hottest path.
-#![expect(unsafe_code, reason = "one table access without a bounds check")]
+// UNSAFETY: finds bins by their offsets, and skips bounds checks in the hottest path.
+#![expect(unsafe_code, reason = "table accesses without a bounds check, by the invariants of `ThreadHeap`")]
 
 use core::cell::Cell;
+use core::ptr;
 use core::sync::atomic::AtomicU32;
 
-use super::class::{NR_CLASSES, QUARANTINE_MAX, STASH_MAX};
-use super::geometry::THREAD_HEAP_BYTES;
+use super::class::{
+    self, CLASSES, HELD_BACK, MID_MAX_BYTES, NR_CLASSES, NR_SMALL, NR_STEPS, NR_TIGHT, SMALL_MAX_BYTES,
+    STASH_MAX,
+};
+use super::geometry::{GRANULE_BYTES, THREAD_HEAP_BYTES};
 use super::inbox::Inbox;
 use super::pending::Pending;
 use super::rng::Rng;
@@ -17,27 +21,29 @@ use super::tables::Tables;
 ///
 /// Lives in a place of its own in the metadata range, is never freed, and is handed on to another thread
 /// when its own has ended. Valid when all its bytes are zero: that is its state before the first use, and in
-/// a forked child of a heap that is wiped there; then every operation ends on its slow path.
+/// a forked child of a heap that is wiped there; then every operation ends on its slow path. A thread that has
+/// none yet finds [`NONE`] in its place.
 ///
 /// # Invariants
 /// 1. The `Cell`s are touched only by the thread that holds the thread heap (by `registry`), the atomics by
-///    any.
-/// 2. `known_bytes` never exceeds the slab bytes whose metadata is committed; it is 0 while `tables` and
+///    any. The cells of [`NONE`] are only read.
+/// 2. `known_granules` never exceeds the granules whose metadata is committed; it is 0 while `tables` and
 ///    `base` are not set.
-/// 3. `stash[..len]` and the non-zero numbers in `quarantine` of a bin are granules that free slots of this
-///    class start with, in slabs of this thread heap, each slot in one place only; their bit in the free
-///    bitmap is clear.
+/// 3. `stash[..len]` of a bin are granules that free slots of its class start with, in slabs of this thread
+///    heap, each slot in one place only; their bit in the free bitmap is clear.
 /// 4. `id` is the number of its place plus one; 0 while it is not set up.
+/// 5. `offsets` and `small_offsets` hold offsets of bins in this thread heap: those of the classes of each size, or
+///    while it is not set up 0, where the first bin is, empty.
 #[repr(C, align(64))]
 pub(crate) struct ThreadHeap {
+    /// First, so that the offset 0 is a bin's.
+    bins: [Bin; NR_CLASSES],
     pub(crate) base: Cell<*mut u8>,
-    pub(crate) known_bytes: Cell<usize>,
+    known_granules: Cell<usize>,
     pub(crate) key: Cell<u64>,
     pub(crate) tables: Cell<Tables>,
-    pub(crate) id: Cell<u32>,
     pub(crate) rng: Cell<Rng>,
-    /// First slab with free slots, by class; 0 for none.
-    pub(crate) partial: [Cell<u32>; NR_CLASSES],
+    pub(crate) id: Cell<u32>,
     /// Slabs owned.
     pub(crate) nr_slabs: Cell<u32>,
     /// Of these, the ones without a block in use.
@@ -46,63 +52,135 @@ pub(crate) struct ThreadHeap {
     pub(crate) empty_kept: Cell<u32>,
     /// Number of the heap's forks when it was set up.
     pub(crate) generation: Cell<u32>,
+    /// Where the bin for a small size is, by the size.
+    small_offsets: [Cell<u16>; SMALL_MAX_BYTES + 1],
+    /// The same for sizes up to [`MID_MAX_BYTES`], by [`class::step`].
+    offsets: [Cell<u16>; NR_STEPS],
+    /// First slab with free slots, by class; 0 for none.
+    pub(crate) partial: [Cell<u32>; NR_CLASSES],
+    pub(crate) pending: Pending,
+    /// What other threads write to.
+    pub(crate) mail: MailBox,
+}
+
+const _: () = assert!(size_of::<ThreadHeap>() <= THREAD_HEAP_BYTES);
+const _: () = assert!(size_of::<[Bin; NR_CLASSES]>() <= 0x1_0000, "offsets of bins fit in 16 bits");
+
+/// The part of a thread heap that other threads write to, on cache lines of its own. Two, since processors fetch
+/// lines in pairs.
+#[repr(C, align(128))]
+pub(crate) struct MailBox {
     /// Slabs with blocks that other threads freed.
     pub(crate) inbox: Inbox,
     /// Link in the stack of idle thread heaps.
     pub(crate) idle_link: AtomicU32,
-    pub(crate) pending: Pending,
-    pub(crate) bins: [Bin; NR_CLASSES],
 }
 
-const _: () = assert!(size_of::<ThreadHeap>() <= THREAD_HEAP_BYTES);
+/// The thread heap of a thread that has none: without a slot, an address or a name.
+pub(crate) static NONE: Unused = Unused(
+    // SAFETY: valid when all its bytes are zero, as its documentation says: numbers, null pointers and atomics.
+    unsafe { core::mem::zeroed() },
+);
+
+/// A thread heap that is never written to.
+#[repr(transparent)]
+pub(crate) struct Unused(ThreadHeap);
+
+// SAFETY: its cells are only read, by `ThreadHeap` 1, and its atomics are for any thread.
+unsafe impl Sync for Unused {}
+
+impl Unused {
+    pub(crate) const fn get(&self) -> &ThreadHeap {
+        &self.0
+    }
+}
 
 /// The free slots of one class that a thread has at hand.
-#[repr(C)]
+///
+/// The next one is drawn by lot out of the oldest `held_back + 1`, and what is freed comes to the end: so a freed
+/// slot comes back after a while, no attacker knows when.
+#[repr(C, align(64))]
 pub(crate) struct Bin {
     /// Slots in the stash.
     len: Cell<u32>,
+    /// The shape of the class, as far as the hot paths need it; zeros while the thread heap is not set up.
+    slot_bytes: Cell<u32>,
+    limit: Cell<u32>,
+    held_back: Cell<u32>,
+    usable_bytes: Cell<usize>,
     stash: [Cell<u32>; STASH_MAX],
-    quarantine: [Cell<u32>; QUARANTINE_MAX],
 }
 
 #[expect(
     clippy::indexing_slicing,
     clippy::as_conversions,
     clippy::arithmetic_side_effects,
-    reason = "indexes are masked by the arrays' lengths, powers of two; lengths stay below 65 by the checks beside them"
+    reason = "lengths stay below or at STASH_MAX by the checks beside them"
 )]
 impl Bin {
-    /// Takes a slot: the granule that it starts with.
+    /// Bytes of a slot.
     #[inline(always)]
-    pub(crate) fn pop(&self) -> Option<u32> {
+    pub(crate) fn slot_bytes(&self) -> usize {
+        self.slot_bytes.get() as usize
+    }
+
+    /// Bytes of the largest block.
+    #[inline(always)]
+    pub(crate) fn usable_bytes(&self) -> usize {
+        self.usable_bytes.get()
+    }
+
+    /// Takes a slot by lot: the granule that it starts with. `None` if no more are left than are held back.
+    #[inline(always)]
+    pub(crate) fn draw(&self, rng: &Cell<Rng>, held_back: u32) -> Option<u32> {
         let len = self.len.get();
-        if len == 0 {
+        if len <= held_back {
             return None;
         }
+        let next = rng.get().stepped();
+        rng.set(next);
+        let place = next.of_sixteen() & held_back;
+        // SAFETY: at most `held_back`, which is below `len`, which is at most STASH_MAX (`push`).
+        let drawn = unsafe { self.stash.get_unchecked(place as usize) };
+        // SAFETY: not zero by the check above, and at most STASH_MAX.
+        let last = unsafe { self.stash.get_unchecked((len - 1) as usize) };
+        let slot = drawn.replace(last.get());
         self.len.set(len - 1);
-        Some(self.stash[(len - 1) as usize % STASH_MAX].get())
+        Some(slot)
     }
 
-    /// Puts a slot into the stash, which must not be full ([`Bin::is_full`]).
+    /// The same for any class.
     #[inline(always)]
-    pub(crate) fn push(&self, granule: u32) {
+    pub(crate) fn draw_any(&self, rng: &Cell<Rng>) -> Option<u32> {
+        self.draw(rng, self.held_back.get().min(HELD_BACK))
+    }
+
+    /// Takes a slot that is held back, for want of others.
+    #[cold]
+    pub(crate) fn draw_last(&self) -> Option<u32> {
+        let len = self.len.get().checked_sub(1)?;
+        self.len.set(len);
+        Some(self.stash[len as usize].get())
+    }
+
+    /// Puts a slot into the stash. Tells whether there was room.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) fn push(&self, granule: u32) -> bool {
         let len = self.len.get();
-        self.stash[len as usize % STASH_MAX].set(granule);
+        if len >= self.limit.get() {
+            return false;
+        }
+        // SAFETY: below `limit`, which is at most STASH_MAX: checked for every class beside the table of them.
+        unsafe { self.stash.get_unchecked(len as usize) }.set(granule);
         self.len.set(len + 1);
+        true
     }
 
-    /// Whether the stash holds `limit` slots.
+    /// Whether the stash has no room.
     #[inline(always)]
-    pub(crate) fn is_full(&self, limit: u32) -> bool {
-        self.len.get() >= limit
-    }
-
-    /// Puts a freed slot into the quarantine and gives the one that leaves it, or 0. `mask` is its length
-    /// less one.
-    #[inline(always)]
-    pub(crate) fn quarantine(&self, granule: u32, random: u32, mask: u32) -> u32 {
-        let place = &self.quarantine[(random & mask) as usize % QUARANTINE_MAX];
-        place.replace(granule)
+    pub(crate) fn is_full(&self) -> bool {
+        self.len.get() >= self.limit.get()
     }
 
     /// Slots in the stash.
@@ -123,15 +201,9 @@ impl Bin {
         self.len.set(len - n);
     }
 
-    /// Hands out every slot of stash and quarantine.
-    pub(crate) fn empty(&self, mut give: impl FnMut(u32)) {
-        self.spill(STASH_MAX as u32, &mut give);
-        for place in &self.quarantine {
-            let granule = place.replace(0);
-            if granule != 0 {
-                give(granule);
-            }
-        }
+    /// Hands out every slot.
+    pub(crate) fn empty(&self, give: impl FnMut(u32)) {
+        self.spill(STASH_MAX as u32, give);
     }
 
     /// Brings the stash into a random order.
@@ -143,18 +215,18 @@ impl Bin {
         }
     }
 
-    /// Every slot in stash and quarantine.
+    /// Every slot at hand.
     pub(crate) fn visit(&self, mut see: impl FnMut(u32)) {
         for cell in &self.stash[..self.len.get().min(STASH_MAX as u32) as usize] {
             see(cell.get());
         }
-        for place in &self.quarantine {
-            if place.get() != 0 {
-                see(place.get());
-            }
-        }
     }
 }
+
+/// How far the bins of small classes reach from the start of a thread heap, and those of tight ones, and those of all.
+pub(crate) const SMALL_BINS_BYTES: usize = size_of::<Bin>() * NR_SMALL;
+pub(crate) const MID_BINS_BYTES: usize = size_of::<Bin>() * NR_TIGHT;
+pub(crate) const BINS_BYTES: usize = size_of::<Bin>() * NR_CLASSES;
 
 impl ThreadHeap {
     /// The bin of a class.
@@ -167,23 +239,113 @@ impl ThreadHeap {
         &self.bins[class]
     }
 
-    /// The bin of a class.
+    /// The bin for small blocks of `size` bytes.
     ///
     /// # Safety
-    /// - `class` is below `NR_CLASSES`.
+    /// - `size` is not above `SMALL_MAX_BYTES`.
     #[inline(always)]
-    pub(crate) unsafe fn bin_unchecked(&self, class: usize) -> &Bin {
-        debug_assert!(class < NR_CLASSES, "a class below NR_CLASSES");
+    pub(crate) unsafe fn small_bin_for(&self, size: usize) -> &Bin {
+        debug_assert!(size <= SMALL_MAX_BYTES, "a size that the table has");
         // SAFETY: in bounds, as the caller promises.
-        unsafe { self.bins.get_unchecked(class) }
+        let offset = unsafe { self.small_offsets.get_unchecked(size) };
+        // SAFETY: the offset of a bin, by `ThreadHeap` 5.
+        unsafe { self.bin_at(usize::from(offset.get())) }
     }
 
-    /// The next random number.
+    /// The bin for blocks of `size` bytes, which is [`MID_MAX_BYTES`] at most.
+    ///
+    /// # Safety
+    /// - `size` is not above `MID_MAX_BYTES`.
     #[inline(always)]
-    pub(crate) fn random(&self) -> u32 {
-        let mut rng = self.rng.get();
-        let next = rng.next();
-        self.rng.set(rng);
-        next
+    pub(crate) unsafe fn bin_for(&self, size: usize) -> &Bin {
+        debug_assert!(size <= MID_MAX_BYTES, "a size that the table has");
+        // SAFETY: `step` grows with the size, and the table has a place for the largest.
+        let offset = unsafe { self.offsets.get_unchecked(class::step(size)) };
+        // SAFETY: the offset of a bin, by `ThreadHeap` 5.
+        unsafe { self.bin_at(usize::from(offset.get())) }
+    }
+
+    /// The bin at an offset in this thread heap.
+    ///
+    /// # Safety
+    /// - A bin of this thread heap starts at `offset`.
+    #[inline(always)]
+    pub(crate) unsafe fn bin_at(&self, offset: usize) -> &Bin {
+        // SAFETY: inside this thread heap, as the caller promises.
+        let bin = unsafe { ptr::from_ref(self).byte_add(offset) }.cast::<Bin>();
+        // SAFETY: a bin, as the caller promises, which lives as long as the thread heap.
+        unsafe { &*bin }
+    }
+
+    /// How far behind the start of this thread heap a home is: below [`BINS_BYTES`] for its own bins, and there
+    /// the offset of one; some larger number for anything else.
+    #[inline(always)]
+    pub(crate) fn offset_of(&self, home: usize) -> usize {
+        home.wrapping_sub(ptr::from_ref(self).addr())
+    }
+
+    /// What the header of a slab of this class holds as its home.
+    pub(crate) fn home(&self, class: usize) -> usize {
+        ptr::from_ref(self.bin(class)).addr()
+    }
+
+    /// The granules that this thread heap knows of.
+    #[inline(always)]
+    pub(crate) fn known_granules(&self) -> usize {
+        self.known_granules.get()
+    }
+
+    /// Notes that the metadata of the first `bytes` of the slab zone are committed.
+    pub(crate) fn know(&self, bytes: usize) {
+        self.known_granules.set(bytes / GRANULE_BYTES);
+    }
+
+    /// Fills in what never changes about the bins.
+    pub(crate) fn set_up_bins(&self) {
+        for (bin, class) in self.bins.iter().zip(CLASSES) {
+            bin.slot_bytes.set(class.slot_bytes);
+            bin.usable_bytes.set(class.usable_bytes());
+            bin.limit.set(class.limit());
+            bin.held_back.set(class.held_back);
+        }
+        let offset_for = |size| {
+            let bytes = class::plain(size).unwrap_or(0).saturating_mul(size_of::<Bin>());
+            u16::try_from(bytes).unwrap_or(0)
+        };
+        for (size, offset) in self.small_offsets.iter().enumerate() {
+            offset.set(offset_for(size));
+        }
+        for (step, offset) in self.offsets.iter().enumerate() {
+            // The largest size of this step; the first step has none.
+            offset.set(offset_for(step.saturating_mul(GRANULE_BYTES).saturating_sub(class::CANARY_BYTES)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_the_bin_of_every_size() {
+        // SAFETY: valid when all its bytes are zero.
+        let heap: Box<ThreadHeap> = unsafe { Box::new_zeroed().assume_init() };
+        // SAFETY: not above the largest size.
+        let empty = (0..=MID_MAX_BYTES).map(|size| unsafe { heap.bin_for(size) }.len());
+        assert_eq!(empty.sum::<u32>(), 0);
+        heap.set_up_bins();
+        for size in 0..=MID_MAX_BYTES {
+            let class = class::plain(size).unwrap();
+            // SAFETY: as above.
+            let bin = unsafe { heap.bin_for(size) };
+            assert!(ptr::eq(bin, heap.bin(class)), "size {size}");
+            if size <= SMALL_MAX_BYTES {
+                // SAFETY: not above the largest of these.
+                assert!(ptr::eq(bin, unsafe { heap.small_bin_for(size) }), "size {size}");
+            }
+            assert_eq!(heap.offset_of(heap.home(class)), class * size_of::<Bin>());
+        }
+        assert!(heap.offset_of(heap.home(NR_SMALL)) == SMALL_BINS_BYTES);
+        assert!(heap.offset_of(0) >= BINS_BYTES);
     }
 }

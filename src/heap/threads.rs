@@ -5,7 +5,7 @@
 #![expect(clippy::as_conversions, reason = "u32 to usize widens here")]
 
 use core::cell::Cell;
-use core::ptr::{self, NonNull};
+use core::ptr;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use super::geometry::THREAD_HEAP_BYTES;
@@ -13,16 +13,17 @@ use super::pending::Pending;
 use super::rng::Rng;
 use super::shared::{Shared, pages};
 use super::slab::Local;
-use super::thread::ThreadHeap;
+use super::thread::{NONE, ThreadHeap};
 use super::{HEAPS, NR_HEAPS};
 use crate::keys::AllRights;
 use crate::os;
 use crate::{Error, Fork, Operation};
 
 thread_local! {
-    /// The thread heap that this thread holds in each heap. Without a destructor: usable at any time, also
-    /// in the destructors of other thread-locals.
-    static HELD: [Cell<*const ThreadHeap>; NR_HEAPS] = const { [const { Cell::new(ptr::null()) }; NR_HEAPS] };
+    /// The thread heap that this thread holds in each heap, or [`NONE`], which no operation gets far with: so no
+    /// hot path asks whether there is one. Without a destructor: usable at any time, also in the destructors of
+    /// other thread-locals.
+    static HELD: [Cell<&'static ThreadHeap>; NR_HEAPS] = const { [const { Cell::new(NONE.get()) }; NR_HEAPS] };
     /// Gives the thread heaps up when the thread ends.
     static GIVE_UP: GiveUp = const { GiveUp };
     /// Whether `GIVE_UP` has run: what is still allocated and freed then borrows a thread heap for a moment.
@@ -36,8 +37,8 @@ impl Drop for GiveUp {
         IS_OVER.set(true);
         let _rights = AllRights::new();
         for (index, heap) in HEAPS.iter().enumerate() {
-            let held = hold(index, ptr::null());
-            if let (Some(held), Some(shared)) = (NonNull::new(held.cast_mut()), heap.shared()) {
+            let held = hold(index, NONE.get());
+            if let Some(shared) = heap.shared() {
                 shared.notice_fork();
                 shared.give_up(held);
             }
@@ -45,20 +46,25 @@ impl Drop for GiveUp {
     }
 }
 
-/// The thread heap that this thread holds in heap `index`, or null.
+/// The thread heap that this thread holds in heap `index`, or [`NONE`].
 #[inline(always)]
-pub(crate) fn held(index: usize) -> *const ThreadHeap {
+pub(crate) fn held(index: usize) -> &'static ThreadHeap {
     HELD.with(|held| match held.get(index) {
         Some(cell) => cell.get(),
-        None => ptr::null(),
+        None => NONE.get(),
     })
 }
 
+/// Whether this thread holds a thread heap of heap `index`, also one that was wiped by a fork.
+pub(crate) fn holds(index: usize) -> bool {
+    !ptr::eq(held(index), NONE.get())
+}
+
 /// Sets what this thread holds and gives what it held before.
-fn hold(index: usize, new: *const ThreadHeap) -> *const ThreadHeap {
+fn hold(index: usize, new: &'static ThreadHeap) -> &'static ThreadHeap {
     HELD.with(|held| match held.get(index) {
         Some(cell) => cell.replace(new),
-        None => ptr::null(),
+        None => NONE.get(),
     })
 }
 
@@ -70,32 +76,26 @@ pub(crate) fn with_local<R>(
     f: impl FnOnce(Local<'_>) -> R,
 ) -> Result<R, Error> {
     let held = held(index);
-    if let Some(held) = NonNull::new(held.cast_mut()) {
-        // SAFETY: held by this thread, so never freed and touched by no other (`ThreadHeap` 1).
-        let heap: &ThreadHeap = unsafe { held.as_ref() };
-        if heap.id.get() != 0 {
-            // SAFETY: set up, held by this thread, and of this heap since `held` was asked for its index.
-            return Ok(f(unsafe { Local::new(shared, heap) }));
-        }
-        // Wiped by a fork: it stays behind, and the child starts with a new one.
-        hold(index, ptr::null());
+    if held.id.get() != 0 {
+        // SAFETY: set up, held by this thread, and of this heap since `held` was asked for its index.
+        return Ok(f(unsafe { Local::new(shared, held) }));
     }
+    // If it was wiped by a fork, it stays behind, and the child starts with a new one.
+    hold(index, NONE.get());
     let mine = shared.take_thread_heap()?;
-    // SAFETY: taken for this thread just now; thread heaps are never freed.
-    let heap: &ThreadHeap = unsafe { mine.as_ref() };
     // SAFETY: set up by `take_thread_heap`, held by this thread, of this heap.
-    let local = unsafe { Local::new(shared, heap) };
+    let local = unsafe { Local::new(shared, mine) };
     if IS_OVER.get() {
         let result = f(local);
         shared.give_up(mine);
         return Ok(result);
     }
-    hold(index, mine.as_ptr());
+    hold(index, mine);
     // Registers the destructor at the first use; it may allocate, which finds the thread heap in place.
     if GIVE_UP.try_with(|_| ()).is_err() {
         // The thread-locals of this thread are being destroyed, and this one never lived.
         IS_OVER.set(true);
-        hold(index, ptr::null());
+        hold(index, NONE.get());
         let result = f(local);
         shared.give_up(mine);
         return Ok(result);
@@ -115,13 +115,13 @@ impl Shared {
         static NOWHERE: AtomicU32 = AtomicU32::new(0);
         match (number as usize).checked_sub(1).and_then(|index| self.thread_heap(index)) {
             // SAFETY: numbers on the idle stack are of places that were set up; an atomic field, shared by all.
-            Some(heap) => unsafe { &(*heap.as_ptr()).idle_link },
+            Some(heap) => unsafe { &(*heap.as_ptr()).mail.idle_link },
             None => &NOWHERE,
         }
     }
 
     /// Takes an idle thread heap over, or sets a new one up.
-    pub(crate) fn take_thread_heap(&self) -> Result<NonNull<ThreadHeap>, Error> {
+    pub(crate) fn take_thread_heap(&self) -> Result<&'static ThreadHeap, Error> {
         let limit = self.geometry.max_threads;
         let too_many = Error::TooManyThreads { limit };
         // First: a thread heap that was taken must not be lost to an error.
@@ -129,8 +129,9 @@ impl Shared {
         if let Some(number) = self.registry.take_idle(|number| self.idle_link(number)) {
             let heap = (number as usize).checked_sub(1).and_then(|index| self.thread_heap(index));
             let heap = heap.ok_or(too_many)?;
-            // SAFETY: taken from the idle stack, so held by this thread now.
-            unsafe { heap.as_ref() }.rng.set(rng);
+            // SAFETY: taken from the idle stack, so held by this thread now; thread heaps are never freed.
+            let heap: &'static ThreadHeap = unsafe { heap.as_ref() };
+            heap.rng.set(rng);
             return Ok(heap);
         }
         let limit = u32::try_from(limit).unwrap_or(u32::MAX);
@@ -142,17 +143,19 @@ impl Shared {
         let number = number.ok_or(too_many)?;
         let index = (number as usize).checked_sub(1).ok_or(too_many)?;
         let place = self.thread_heap(index).ok_or(too_many)?;
-        // SAFETY: claimed by this thread alone, committed before, all zero, which is valid (`ThreadHeap`).
-        let heap = unsafe { place.as_ref() };
+        // SAFETY: claimed by this thread alone, committed before, all zero, which is valid (`ThreadHeap`); never
+        // freed.
+        let heap: &'static ThreadHeap = unsafe { place.as_ref() };
         heap.base.set(self.memory.base().as_ptr());
         heap.tables.set(self.tables);
-        heap.known_bytes.set(self.known_bytes());
+        heap.set_up_bins();
+        heap.know(self.known_bytes());
         heap.key.set(self.key);
         heap.generation.set(self.generation());
         heap.pending.empty(|_| ());
         heap.rng.set(rng);
         heap.id.set(number);
-        Ok(place)
+        Ok(heap)
     }
 
     /// In a child that inherited its blocks: the own generator must not go on as the parent's does.
@@ -168,12 +171,10 @@ impl Shared {
 
     /// Gives up a thread heap that the calling thread holds: its slots go back to their slabs, its lines to
     /// memory, empty slabs to the pool; blocks in use stay where they are.
-    pub(crate) fn give_up(&'static self, heap: NonNull<ThreadHeap>) {
-        // SAFETY: held by the calling thread.
-        let heap: &ThreadHeap = unsafe { heap.as_ref() };
+    pub(crate) fn give_up(&'static self, heap: &'static ThreadHeap) {
         let number = heap.id.get();
         if number == 0 {
-            // Wiped by a fork.
+            // None, or wiped by a fork.
             return;
         }
         // SAFETY: set up, of this heap, held by the calling thread.
@@ -197,7 +198,7 @@ impl Shared {
                 let local = unsafe { Local::new(self, heap) };
                 local.collect_mail();
                 came |= local.release_empty(0);
-                heap.idle_link.store(looked_at, Ordering::Relaxed);
+                heap.mail.idle_link.store(looked_at, Ordering::Relaxed);
                 looked_at = number;
             }
         }

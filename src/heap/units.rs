@@ -258,6 +258,7 @@ impl Shared {
     pub(crate) fn release_unit(&self, unit: Unit) {
         let header = self.tables.header(unit);
         let is_own = self.is_of_this_process(&header.generation);
+        self.tables.home(unit).store(0, Ordering::Relaxed);
         header.owner_class.store(0, Ordering::Relaxed);
         header.is_second_hand.store(1, Ordering::Relaxed);
         self.counters.give(UNIT_BYTES);

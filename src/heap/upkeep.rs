@@ -6,11 +6,9 @@
 
 use core::sync::atomic::Ordering;
 
-use super::canary::canary;
-use super::class::{CANARY_BYTES, Class};
+use super::canary::{canary, marker};
+use super::class::Class;
 use super::facade::HEAPS;
-use super::geometry::GRANULE_BYTES;
-use super::hot::first_behind;
 use super::shared::Shared;
 use super::tables::Granule;
 use super::threads;
@@ -55,7 +53,7 @@ pub(crate) fn trim_all() {
         if let Some(shared) = heap.shared() {
             shared.notice_fork();
             // Without a thread heap there is nothing at hand to give back.
-            if !threads::held(index).is_null() {
+            if threads::holds(index) {
                 let _ = threads::with_local(index, shared, |local| {
                     local.heap().empty_kept.set(0);
                     local.trim(0)
@@ -107,21 +105,22 @@ impl Shared {
 
     /// Whether every byte behind a block is as it should be or zero: what a purge leaves of them, which may have
     /// come between any two steps of the thread that allocated the block or now frees it.
-    pub(crate) fn is_intact_or_wiped(&self, granule: Granule, shape: &Class, slack: usize) -> bool {
-        let slot_bytes = shape.slot_bytes as usize;
-        let usable = slot_bytes.saturating_sub(CANARY_BYTES);
-        let word = |offset: usize| {
+    pub(crate) fn is_intact_or_wiped(&self, granule: Granule, shape: &Class, size: usize) -> bool {
+        if size > shape.usable_bytes() {
+            return false;
+        }
+        let at = |offset: usize| {
             // SAFETY: a granule lies in the memory range, and a slot of this class starts there.
-            let at = unsafe { self.memory.base().add(granule.offset().wrapping_add(offset)) };
-            // SAFETY: eight bytes of the slot, whose block nobody uses any more.
-            unsafe { at.cast::<u64>().read_unaligned() }
+            unsafe { self.memory.base().add(granule.offset().wrapping_add(offset)) }
         };
-        let is_left_of = |found: u64, expected: u64| {
-            found.to_le_bytes().into_iter().zip(expected.to_le_bytes()).all(|(f, e)| f == 0 || f == e)
-        };
-        let end = granule.number().wrapping_add((slot_bytes / GRANULE_BYTES) as u32);
-        let canary = canary(self.key, end);
-        is_left_of(word(usable), canary)
-            && is_left_of(word(usable.saturating_sub(slack)), first_behind(self.key, canary, slack))
+        // SAFETY: the last eight bytes of the slot, whose block nobody uses any more.
+        let last: [u8; 8] = unsafe { at(shape.usable_bytes()).cast().read() };
+        // SAFETY: four bytes behind the block, of which eight are in the slot.
+        let behind: [u8; 4] = unsafe { at(size).cast().read() };
+        let end = at(0).addr().get().wrapping_add(shape.slot_bytes as usize);
+        let is_left_of =
+            |found: &[u8], expected: &[u8]| found.iter().zip(expected).all(|(f, e)| *f == 0 || f == e);
+        is_left_of(&last, &canary(self.key, end).to_le_bytes())
+            && is_left_of(&behind, &marker(self.key).to_le_bytes())
     }
 }

@@ -71,6 +71,28 @@ fn zeroing_matches_the_oracle() {
 }
 
 #[test]
+fn slots_match_the_oracle() {
+    for len in [32, 48, 64] {
+        // SAFETY: the oracle hands over bytes that it owns, as long and as aligned as such a slot.
+        expect_zeroed(len, 16, |ptr, len| unsafe { zero_small_slot(ptr, len) });
+        // SAFETY: as above.
+        expect_checked(len, 16, |ptr, len| unsafe { small_slot_is_zero(ptr, len) });
+    }
+    for len in (80..=256).step_by(16) {
+        // SAFETY: as above.
+        expect_zeroed(len, 16, |ptr, len| unsafe { zero_mid_slot(ptr, len) });
+        // SAFETY: as above.
+        expect_checked(len, 16, |ptr, len| unsafe { mid_slot_is_zero(ptr, len) });
+    }
+    for len in (16..=1040).step_by(16) {
+        // SAFETY: as above.
+        expect_zeroed(len, 16, |ptr, len| unsafe { zero_slot(ptr, len) });
+        // SAFETY: as above.
+        expect_checked(len, 16, |ptr, len| unsafe { slot_is_zero(ptr, len) });
+    }
+}
+
+#[test]
 fn zeroing_and_flushing_matches_the_oracle() {
     // SAFETY: `expect_zeroed` hands over bytes that it owns.
     expect_zeroed_at_every_size(0, |ptr, len| unsafe { zero_and_flush(ptr, len) });

@@ -4,8 +4,8 @@ use core::alloc::Layout;
 use core::ptr::{self, NonNull};
 use core::sync::atomic::Ordering;
 
-use super::{Freed, Heap, Shared, threads};
-use crate::heap::class::{self, CANARY_BYTES, CLASSES};
+use super::{Heap, Shared, threads};
+use crate::heap::class::{self, CLASSES};
 use crate::heap::corruption::Corruption;
 use crate::heap::geometry::GUARD_BYTES;
 use crate::heap::shadow;
@@ -26,19 +26,10 @@ impl Heap {
     ///
     /// # Safety
     /// - `ptr` came from this heap, and nobody uses the block any more.
-    #[inline]
+    #[inline(always)]
     pub(crate) unsafe fn free(&self, ptr: NonNull<u8>, flush: Flush) {
-        // SAFETY: null, or held by this thread.
-        if let Some(local) = unsafe { threads::held(self.index).as_ref() } {
-            // SAFETY: held by this thread; the block is forwarded.
-            let freed = unsafe { local.free(ptr, flush) };
-            if freed == Freed::Done {
-                return;
-            }
-            os::preserve_errno(|| self.free_slow(ptr, None, flush, freed));
-        } else {
-            os::preserve_errno(|| self.free_slow(ptr, None, flush, Freed::Elsewhere));
-        }
+        // SAFETY: forwarded.
+        unsafe { self.free_hot(ptr, None, flush) }
     }
 
     /// The size of the live block at `ptr`. Ends the process if there is none.
@@ -86,10 +77,8 @@ impl Heap {
     ) -> bool {
         match (home, class::of(new.size(), new.align())) {
             (Home::Slab { class }, Some(wanted)) if class == wanted => {
-                // SAFETY: null, or held by this thread.
-                let local = unsafe { threads::held(self.index).as_ref() };
                 // SAFETY: held by this thread; the block is forwarded.
-                local.is_some_and(|local| unsafe { local.resize(ptr, class, old_size, new.size(), flush) })
+                unsafe { threads::held(self.index).resize(ptr, class, old_size, new.size(), flush) }
             }
             (Home::Pages, None) if new.align() <= GUARD_BYTES => {
                 let Some(shared) = self.shared() else { return false };
@@ -130,12 +119,10 @@ impl Shared {
         let (class, byte) = ((owner_class & 0xff) as usize, |i| {
             self.tables.shadow(granule.within_unit(i)).load(Ordering::Relaxed)
         });
-        let slack =
-            shadow::slack_of(live).unwrap_or_else(|| shadow::decode_long([byte(1), byte(2), byte(3)]));
-        #[expect(clippy::as_conversions, reason = "u32 to usize widens")]
-        let slot_bytes = CLASSES.get(class)?.slot_bytes as usize;
-        let size = slot_bytes.checked_sub(CANARY_BYTES)?.checked_sub(slack)?;
-        Some((Home::Slab { class }, size))
+        let usable = CLASSES.get(class)?.usable_bytes();
+        let size = shadow::size_of(usable, live)
+            .unwrap_or_else(|| usable.wrapping_sub(shadow::decode_long([byte(1), byte(2), byte(3)])));
+        (size <= usable).then_some((Home::Slab { class }, size))
     }
 
     /// The size of the live block at `ptr`.

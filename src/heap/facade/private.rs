@@ -3,7 +3,7 @@
 use core::alloc::Layout;
 use core::ptr::{self, NonNull};
 
-use super::{Freed, Shared, allocate_small_slow, class, finish, free_elsewhere};
+use super::{Freed, Shared, allocate_small_slow, class, free_elsewhere};
 use crate::heap::geometry::Constraints;
 use crate::heap::slab::Local;
 use crate::heap::stats::Stats;
@@ -12,10 +12,15 @@ use crate::heap::walk::Walked;
 use crate::{Error, Flush, Policy};
 
 /// A heap that one thread uses and that is unmapped with it.
-#[derive(Debug)]
 pub(crate) struct PrivateHeap {
     shared: &'static Shared,
-    thread: NonNull<ThreadHeap>,
+    thread: &'static ThreadHeap,
+}
+
+impl core::fmt::Debug for PrivateHeap {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("PrivateHeap").field("shared", &self.shared).finish_non_exhaustive()
+    }
 }
 
 impl PrivateHeap {
@@ -32,8 +37,8 @@ impl PrivateHeap {
     }
 
     fn heap(&self) -> &ThreadHeap {
-        // SAFETY: taken by `new`, never given to another thread: the type is neither Send nor Sync.
-        unsafe { self.thread.as_ref() }
+        // Taken by `new`, never given to another thread: the type is neither Send nor Sync.
+        self.thread
     }
 
     fn local(&self) -> Local<'_> {
@@ -51,15 +56,15 @@ impl PrivateHeap {
     /// # Safety
     /// - As for [`Heap::deallocate`](super::Heap::deallocate).
     pub(crate) unsafe fn deallocate(&self, ptr: NonNull<u8>, layout: Layout, flush: Flush) {
-        let freed = match class::of(layout.size(), layout.align()) {
-            // SAFETY: held by this thread; the block is forwarded.
-            Some(class) => unsafe { self.heap().free_sized(ptr, class, layout.size(), flush) },
-            None => Freed::Elsewhere,
-        };
-        if freed != Freed::Elsewhere {
-            finish(self.local(), freed);
-        } else if let Err(crime) = free_elsewhere(self.local(), ptr, Some(layout.size()), flush) {
-            crime.abort();
+        // SAFETY: held by this thread; the block is forwarded.
+        match unsafe { self.heap().free(ptr, Some(layout.size()), flush) } {
+            Freed::Done => {}
+            Freed::DoneAndDue => self.local().write_back_all(),
+            Freed::NotDone => {
+                if let Err(crime) = free_elsewhere(self.local(), ptr, Some(layout.size()), flush) {
+                    crime.abort();
+                }
+            }
         }
     }
 
@@ -74,7 +79,7 @@ impl PrivateHeap {
     ) -> Result<NonNull<u8>, Error> {
         let new = Layout::from_size_align(new_size, old.align()).map_err(|_| Error::TooLarge)?;
         // SAFETY: forwarded.
-        if unsafe { super::resize_in(self.shared, Some(self.heap()), ptr, old, new_size, flush) } {
+        if unsafe { super::resize_in(self.shared, self.heap(), ptr, old, new_size, flush) } {
             return Ok(ptr);
         }
         let moved = self.allocate(new)?;

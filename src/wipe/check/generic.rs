@@ -44,3 +44,14 @@ pub(crate) unsafe fn small_slot_is_zero(ptr: NonNull<u8>, len: usize) -> bool {
     // SAFETY: forwarded.
     unsafe { slot_is_zero(ptr, len) }
 }
+
+/// Whether a slot of 80 to 256 bytes is all zero.
+///
+/// # Safety
+/// * (valid for reads) as for [`is_zero`].
+/// * (granules) as for [`slot_is_zero`].
+#[inline(always)]
+pub(crate) unsafe fn mid_slot_is_zero(ptr: NonNull<u8>, len: usize) -> bool {
+    // SAFETY: forwarded.
+    unsafe { slot_is_zero(ptr, len) }
+}

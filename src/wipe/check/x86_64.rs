@@ -6,8 +6,8 @@
 )]
 
 use core::arch::x86_64::{
-    __m128i, __m256i, _mm_cmpeq_epi8, _mm_loadu_si128, _mm_movemask_epi8, _mm_or_si128, _mm_setzero_si128,
-    _mm256_loadu_si256, _mm256_or_si256, _mm256_testz_si256,
+    __m128i, __m256i, _mm_cmpeq_epi8, _mm_load_si128, _mm_loadu_si128, _mm_movemask_epi8, _mm_or_si128,
+    _mm_setzero_si128, _mm256_loadu_si256, _mm256_or_si256, _mm256_testz_si256,
 };
 use core::ptr::NonNull;
 
@@ -54,14 +54,70 @@ pub(crate) unsafe fn slot_is_zero(ptr: NonNull<u8>, len: usize) -> bool {
 ///
 /// # Safety
 /// * (valid for reads) as for [`is_zero`].
+/// * (granules) as for [`slot_is_zero`].
 /// * (length) `32 <= len <= 64`.
 #[inline(always)]
 pub(crate) unsafe fn small_slot_is_zero(ptr: NonNull<u8>, len: usize) -> bool {
-    // SAFETY: (length): 16 bytes from either end.
-    let outer = unsafe { ends(ptr, len, 0) };
-    // SAFETY: (length): 16..32 from either end.
-    let inner = unsafe { ends(ptr, len, 16) };
-    all_zero(or(outer, inner))
+    // SAFETY: (length): the first of 32 bytes.
+    let a = unsafe { granule(ptr, 0) };
+    // SAFETY: (length): 16..32.
+    let b = unsafe { granule(ptr, 16) };
+    // SAFETY: (length): 32 bytes before the end there are 16.
+    let c = unsafe { granule(ptr, len - 32) };
+    // SAFETY: (length): the last 16 bytes.
+    let d = unsafe { granule(ptr, len - 16) };
+    all_zero(or(or(a, b), or(c, d)))
+}
+
+/// Whether a slot of 80 to 256 bytes is all zero, with one branch.
+///
+/// # Safety
+/// * (valid for reads) as for [`is_zero`].
+/// * (granules) as for [`slot_is_zero`].
+/// * (length) `64 <= len <= 256`.
+#[inline(always)]
+pub(crate) unsafe fn mid_slot_is_zero(ptr: NonNull<u8>, len: usize) -> bool {
+    // SAFETY: (length): the first 64 bytes.
+    let mut sum = unsafe { four_granules(ptr, 0) };
+    // SAFETY: (length): the last 64 bytes.
+    sum = or(sum, unsafe { four_granules(ptr, len - 64) });
+    if len > 128 {
+        // SAFETY: 64..128.
+        sum = or(sum, unsafe { four_granules(ptr, 64) });
+        // SAFETY: 64..128 from the end.
+        sum = or(sum, unsafe { four_granules(ptr, len - 128) });
+    }
+    all_zero(sum)
+}
+
+/// 64 bytes from an offset on, or-ed.
+///
+/// # Safety
+/// * (valid for reads), (granules) as for `granule`, up to `offset + 64`.
+#[inline(always)]
+unsafe fn four_granules(ptr: NonNull<u8>, offset: usize) -> __m128i {
+    // SAFETY: forwarded.
+    let a = unsafe { granule(ptr, offset) };
+    // SAFETY: forwarded.
+    let b = unsafe { granule(ptr, offset + 16) };
+    // SAFETY: forwarded.
+    let c = unsafe { granule(ptr, offset + 32) };
+    // SAFETY: forwarded.
+    let d = unsafe { granule(ptr, offset + 48) };
+    or(or(or(a, b), c), d)
+}
+
+/// The granule at an offset, by an aligned load, which is part of the instruction that uses it.
+///
+/// # Safety
+/// * (valid for reads) as for [`is_zero`], up to `offset + 16`.
+/// * (granules) `ptr` and `offset` are multiples of 16.
+#[inline(always)]
+unsafe fn granule(ptr: NonNull<u8>, offset: usize) -> __m128i {
+    // SAFETY: inside by (valid for reads).
+    let at = unsafe { ptr.add(offset) };
+    // SAFETY: 16 readable bytes, aligned by (granules).
+    unsafe { _mm_load_si128(at.cast().as_ptr()) }
 }
 
 /// 16 to 256 bytes, loads from both ends inwards. No early exit: it is nearly always zero.

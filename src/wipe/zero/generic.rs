@@ -2,6 +2,7 @@
 //! volatile stores for small slots.
 
 use core::ptr::NonNull;
+use core::sync::atomic::{Ordering, fence};
 
 use crate::wipe::barrier::barrier;
 
@@ -50,4 +51,29 @@ pub(crate) unsafe fn zero_slot(ptr: NonNull<u8>, len: usize) {
 pub(crate) unsafe fn zero_small_slot(ptr: NonNull<u8>, len: usize) {
     // SAFETY: forwarded.
     unsafe { zero_slot(ptr, len) };
+}
+
+/// Zeroes a slot of 80 to 256 bytes.
+///
+/// # Safety
+/// * (valid for writes) as for [`zero`].
+/// * (granules) as for [`zero_slot`].
+#[inline(always)]
+pub(crate) unsafe fn zero_mid_slot(ptr: NonNull<u8>, len: usize) {
+    // SAFETY: forwarded.
+    unsafe { zero_slot(ptr, len) };
+}
+
+/// Stores four bytes at any alignment, not before anything that was stored earlier. Where they overlap bytes that
+/// another thread reads, they are what these bytes are already.
+///
+/// # Safety
+/// * (valid for writes) as for [`zero`], of four bytes from `offset` on, but for such readers.
+#[inline(always)]
+pub(crate) unsafe fn store_marker(ptr: NonNull<u8>, offset: usize, marker: u32) {
+    fence(Ordering::Release);
+    // SAFETY: inside what is (valid for writes).
+    let at = unsafe { ptr.add(offset) };
+    // SAFETY: (valid for writes) is forwarded.
+    unsafe { at.cast::<u32>().write_unaligned(marker) };
 }

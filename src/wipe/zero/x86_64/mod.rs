@@ -77,6 +77,49 @@ pub(crate) unsafe fn zero_small_slot(ptr: NonNull<u8>, len: usize) {
     }
 }
 
+/// Zeroes a slot of 80 to 256 bytes with one branch.
+///
+/// # Safety
+/// * (valid for writes) as for [`zero`].
+/// * (length) `64 <= len <= 256`.
+#[inline(always)]
+pub(crate) unsafe fn zero_mid_slot(ptr: NonNull<u8>, len: usize) {
+    let first = ptr.as_ptr();
+    let end = first.wrapping_add(len);
+    let z = zeros();
+    // SAFETY: by (length) 64 bytes from either end are inside; (valid for writes) is forwarded.
+    unsafe {
+        asm!("movups [{p}], {z}", "movups [{p} + 16], {z}", "movups [{p} + 32], {z}", "movups [{p} + 48], {z}",
+             "movups [{e} - 64], {z}", "movups [{e} - 48], {z}", "movups [{e} - 32], {z}",
+             "movups [{e} - 16], {z}",
+             p = in(reg) first, e = in(reg) end, z = in(xmm_reg) z, options(nostack, preserves_flags));
+    }
+    if len > 128 {
+        // SAFETY: 64..128 from either end is inside.
+        unsafe {
+            asm!("movups [{p} + 64], {z}", "movups [{p} + 80], {z}", "movups [{p} + 96], {z}",
+                 "movups [{p} + 112], {z}", "movups [{e} - 128], {z}", "movups [{e} - 112], {z}",
+                 "movups [{e} - 96], {z}", "movups [{e} - 80], {z}",
+                 p = in(reg) first, e = in(reg) end, z = in(xmm_reg) z, options(nostack, preserves_flags));
+        }
+    }
+}
+
+/// Stores four bytes at any alignment, not before anything that was stored earlier. Where they overlap bytes that
+/// another thread reads, they are what these bytes are already; so it is one store, and none that a compiler could
+/// take apart.
+///
+/// # Safety
+/// * (valid for writes) as for [`zero`], of four bytes from `offset` on, but for such readers.
+#[inline(always)]
+pub(crate) unsafe fn store_marker(ptr: NonNull<u8>, offset: usize, marker: u32) {
+    // SAFETY: (valid for writes) is forwarded.
+    unsafe {
+        asm!("mov [{p} + {o}], {m:e}", p = in(reg) ptr.as_ptr(), o = in(reg) offset, m = in(reg) marker,
+             options(nostack, preserves_flags));
+    }
+}
+
 /// Zeroes 16 to 256 bytes. Each step covers twice what the one before it could: the stores from the front
 /// and those from the back meet or overlap.
 ///

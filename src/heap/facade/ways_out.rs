@@ -1,0 +1,95 @@
+//! The ways out of the hot paths, never inlined: the last thing that these do, so a jump.
+//!
+//! They take what is in registers there, in the same order, and what else they need behind it.
+
+// UNSAFETY: forwards raw blocks from one hot path to the next.
+#![expect(unsafe_code, reason = "the allocator interface works on raw blocks")]
+
+use core::alloc::Layout;
+use core::ptr::{self, NonNull};
+
+use super::Heap;
+use crate::Flush;
+use crate::heap::class::MID_MAX_BYTES;
+use crate::heap::hot::{ANY_SIZE, Freed};
+use crate::heap::tables::Granule;
+use crate::heap::thread::ThreadHeap;
+use crate::os;
+
+/// Allocates a block that is not small, aligned to a granule or less.
+#[inline(never)]
+pub(super) fn allocate_mid(layout: Layout, heap: &Heap, local: &'static ThreadHeap) -> *mut u8 {
+    if layout.size() > MID_MAX_BYTES {
+        return allocate_any(layout, heap);
+    }
+    // SAFETY: `local` is what this thread holds of `heap`; a size in bounds.
+    let at_hand = unsafe { local.allocate_mid(layout.size()) };
+    if at_hand.is_null() { allocate_slow_or_null(layout, heap) } else { at_hand }
+}
+
+/// Allocates any other block.
+#[inline(never)]
+pub(super) fn allocate_any(layout: Layout, heap: &Heap) -> *mut u8 {
+    let at_hand = heap.take_bigger(layout);
+    if at_hand.is_null() { allocate_slow_or_null(layout, heap) } else { at_hand }
+}
+
+#[cold]
+#[inline(never)]
+pub(super) fn allocate_slow_or_null(layout: Layout, heap: &Heap) -> *mut u8 {
+    heap.allocate_slow(layout).map_or(ptr::null_mut(), NonNull::as_ptr)
+}
+
+/// Frees a block in a slab that is not small.
+///
+/// # Safety
+/// - As for [`Heap::free_hot`]; `local` is what this thread holds of `heap`, and `granule` and `offset` are where it
+///   located the block.
+#[inline(never)]
+pub(super) unsafe fn free_mid(
+    ptr: NonNull<u8>,
+    size: usize,
+    heap: &Heap,
+    flush: Flush,
+    local: &'static ThreadHeap,
+    granule: Granule,
+) {
+    let offset = local.offset_at(granule);
+    // SAFETY: forwarded.
+    match unsafe { local.free_mid(ptr, granule, offset, size, flush) } {
+        Freed::Done => {}
+        Freed::DoneAndDue => heap.write_back_slow(),
+        // SAFETY: forwarded.
+        Freed::NotDone => unsafe { free_any(ptr, size, heap, flush, local, granule) },
+    }
+}
+
+/// Frees any other block.
+///
+/// # Safety
+/// - As for [`free_mid`].
+#[inline(never)]
+pub(super) unsafe fn free_any(
+    ptr: NonNull<u8>,
+    size: usize,
+    heap: &Heap,
+    flush: Flush,
+    local: &'static ThreadHeap,
+    granule: Granule,
+) {
+    let offset = local.offset_at(granule);
+    let known = (size != ANY_SIZE).then_some(size);
+    // SAFETY: forwarded.
+    match unsafe { local.free_any(ptr, granule, offset, known, flush) } {
+        Freed::Done => {}
+        Freed::DoneAndDue => heap.write_back_slow(),
+        Freed::NotDone => free_slow(ptr, size, heap, flush),
+    }
+}
+
+#[cold]
+#[inline(never)]
+pub(super) fn free_slow(ptr: NonNull<u8>, size: usize, heap: &Heap, flush: Flush) {
+    let size = (size != ANY_SIZE).then_some(size);
+    os::preserve_errno(|| heap.free_with_system(ptr, size, flush));
+}

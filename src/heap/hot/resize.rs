@@ -1,0 +1,81 @@
+//! A block that changes its size and stays where it is.
+
+// UNSAFETY: writes to slots by address.
+#![expect(unsafe_code, reason = "blocks are raw memory, see the proofs")]
+#![expect(
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    reason = "offsets and sizes inside one slab (below 2^16)"
+)]
+
+use core::ptr::NonNull;
+use core::sync::atomic::Ordering;
+
+use crate::heap::canary::marker;
+use crate::heap::class::CLASSES;
+use crate::heap::shadow;
+use crate::heap::thread::ThreadHeap;
+use crate::{Flush, wipe};
+
+impl ThreadHeap {
+    /// Changes the size of a block inside its slot: what is cut off is wiped. Tells whether it did; a block
+    /// of another thread heap is moved instead. Ends the process if the block is not in order.
+    ///
+    /// # Safety
+    /// - The calling thread holds this thread heap.
+    /// - A live block of this heap starts at `ptr`, of `old` bytes; when it shrinks, nobody uses what is cut
+    ///   off. `new` fits in slots of `class`.
+    pub(crate) unsafe fn resize(
+        &self,
+        ptr: NonNull<u8>,
+        class: usize,
+        old: usize,
+        new: usize,
+        flush: Flush,
+    ) -> bool {
+        let Some(granule) = self.granule_of(ptr) else { return false };
+        let tables = self.tables.get();
+        let owner_class = tables.header(granule.unit()).owner_class.load(Ordering::Relaxed);
+        if owner_class != self.id.get() << 8 | class as u32 {
+            return false;
+        }
+        let live = tables.shadow(granule).load(Ordering::Relaxed);
+        let (true, Some(shape)) = (shadow::is_live(live), CLASSES.get(class)) else {
+            // The slow path of free will find out.
+            return false;
+        };
+        let usable = shape.usable_bytes();
+        let found =
+            shadow::size_of(usable, live).unwrap_or_else(|| usable.wrapping_sub(self.long_slack(granule)));
+        // SAFETY: a live block starts here, so a slot of its class does.
+        if unsafe { self.check(granule, shape, found, Some(old)) }.is_err() {
+            return false;
+        }
+        // What is cut off goes, or what the block grows by, and the old marker in any case. The canary stays.
+        let from = old.min(new);
+        let to = (old.max(new) + size_of_val(&marker(0))).min(usable);
+        // SAFETY: inside the slot.
+        let cut = unsafe { ptr.add(from) };
+        let cut_bytes = to - from;
+        // SAFETY: nobody uses what is cut off, and slack belongs to the heap.
+        unsafe { wipe::zero(cut, cut_bytes) };
+        if new < old {
+            if flush == Flush::Immediate {
+                // SAFETY: as above.
+                unsafe { wipe::zero_and_flush(cut, cut_bytes) };
+            }
+            if flush == Flush::Bounded {
+                self.remember_range(granule.offset() + new, old - new);
+            }
+        }
+        // SAFETY: four bytes behind the block, of which eight are in the slot; slack belongs to the heap, and four
+        // bytes of the canary are the marker.
+        unsafe { wipe::store_marker(ptr, new, marker(self.key.get())) };
+        // Slots of one class have either form of slack; the long form's bytes stay inside the slot.
+        match shadow::short(usable, new) {
+            Some(state) => tables.shadow(granule).store(state, Ordering::Relaxed),
+            None => self.set_long_slack(granule, usable - new),
+        }
+        true
+    }
+}
