@@ -1,0 +1,148 @@
+//! What C asks of a heap, in terms of `Oubliette`: blocks of which only the address is known.
+//!
+//! # Foreign pointers
+//!
+//! A pointer in none of our heaps is left alone: freeing it does nothing, resizing it fails. Two things could be
+//! done instead, and are not:
+//!
+//! 1. *End the process*, as for any other invalid free. But the dynamic loader has blocks of its own from before
+//!    this library was there (`rtld` has a small allocator for that), and gives some of them to whatever `free` is
+//!    later.
+//! 2. *Hand it on to the C library's `free`.* No block of the C library's heap can get here: its functions call
+//!    the `malloc` of this library, too, from the first moment on. So what would be handed on is a wild pointer, or
+//!    an address that an attacker chose, and a free chunk where somebody wants it is a well-known way into that
+//!    heap.
+//!
+//! The price is that the free of a wild pointer outside the heap is not noticed. It is counted
+//! ([`foreign_pointers`]).
+
+use core::alloc::{GlobalAlloc, Layout};
+use core::sync::atomic::{AtomicUsize, Ordering};
+
+use oubliette::Oubliette;
+
+use crate::choice::{HEAPS, with_heap};
+use crate::errno;
+
+/// What every block is aligned to: that of `max_align_t`.
+const ALIGN: usize = 16;
+/// No object is larger (`PTRDIFF_MAX`, malloc(3)), not even after it was aligned to `ALIGN`.
+const MOST_BYTES: usize = isize::MAX.unsigned_abs() - (ALIGN - 1);
+
+/// How often a pointer came that is of no heap here.
+static FOREIGN: AtomicUsize = AtomicUsize::new(0);
+
+/// Allocates a block, all zero. Null and `ENOMEM` if there is no memory.
+#[inline(always)]
+pub(crate) fn allocate(size: usize) -> *mut u8 {
+    if size > MOST_BYTES {
+        return errno::no_memory();
+    }
+    // SAFETY: 16 is a power of two, and the size, rounded up to it, is at most `isize::MAX`.
+    let layout = unsafe { Layout::from_size_align_unchecked(size, ALIGN) };
+    allocate_layout(layout)
+}
+
+/// The same with an alignment: a power of two.
+pub(crate) fn allocate_aligned(size: usize, align: usize) -> *mut u8 {
+    match Layout::from_size_align(size, align.max(ALIGN)) {
+        Ok(layout) => allocate_layout(layout),
+        Err(_) => errno::no_memory(),
+    }
+}
+
+#[inline(always)]
+fn allocate_layout(layout: Layout) -> *mut u8 {
+    with_heap(|heap| {
+        // SAFETY: the heap serves layouts without a size as well: with a block of its own, as C wants it.
+        let block = unsafe { heap.alloc(layout) };
+        if block.is_null() { errno::no_memory() } else { block }
+    })
+}
+
+/// Frees a block. Ends the process if something is wrong with it.
+///
+/// # Safety
+/// - `ptr` is null, or a block that nobody uses any more.
+#[inline(always)]
+pub(crate) unsafe fn free(ptr: *mut u8) {
+    with_heap(|heap| {
+        if heap.owns(ptr) {
+            // SAFETY: forwarded.
+            unsafe { heap.free(ptr) }
+        } else if !ptr.is_null() {
+            // SAFETY: forwarded.
+            unsafe { free_elsewhere(ptr) }
+        }
+    });
+}
+
+/// # Safety
+/// - As for `free`.
+#[cold]
+unsafe fn free_elsewhere(ptr: *mut u8) {
+    if let Some(heap) = owner(ptr) {
+        // SAFETY: forwarded.
+        unsafe { heap.free(ptr) };
+    }
+}
+
+/// Frees a block of which the caller knows the size and alignment that it asked for. Ends the process if it was
+/// asked for otherwise.
+///
+/// # Safety
+/// - As for `free`.
+pub(crate) unsafe fn free_layout(ptr: *mut u8, size: usize, align: usize) {
+    if ptr.is_null() {
+        return;
+    }
+    let Some(heap) = owner(ptr) else { return };
+    // A layout that cannot be is not that of the block.
+    let layout = Layout::from_size_align(size, align.max(ALIGN)).unwrap_or(Layout::new::<u8>());
+    // SAFETY: this heap's block, which nobody uses any more. If its layout is another one, that ends the process.
+    unsafe { heap.dealloc(ptr, layout) };
+}
+
+/// Changes the size of a block, moving it if need be. Null and `ENOMEM` if there is no memory; then the block is
+/// as it was.
+///
+/// # Safety
+/// - `ptr` is a block; after success nobody uses it by its old address any more.
+#[inline]
+pub(crate) unsafe fn resize(ptr: *mut u8, size: usize) -> *mut u8 {
+    if size > MOST_BYTES {
+        return errno::no_memory();
+    }
+    let Some(heap) = owner(ptr) else { return errno::no_memory() };
+    // SAFETY: forwarded.
+    let moved = unsafe { heap.resize(ptr, size, ALIGN) };
+    if moved.is_null() { errno::no_memory() } else { moved }
+}
+
+/// The bytes of a block that may be used: exactly those asked for.
+pub(crate) fn usable_size(ptr: *mut u8) -> usize {
+    if ptr.is_null() {
+        return 0;
+    }
+    owner(ptr).and_then(|heap| heap.usable_size(ptr)).unwrap_or(0)
+}
+
+/// The heap that a block is of: almost always the program's, or one that was in use before it was chosen.
+/// `None`, and counted, if it is of none.
+#[inline]
+fn owner(ptr: *mut u8) -> Option<Oubliette> {
+    let usual = with_heap(|heap| *heap);
+    if usual.owns(ptr) {
+        return Some(usual);
+    }
+    let found = HEAPS.into_iter().find(|heap| heap.owns(ptr));
+    if found.is_none() {
+        FOREIGN.fetch_add(1, Ordering::Relaxed);
+    }
+    found
+}
+
+/// How often a pointer came that is of no heap here.
+pub(crate) fn foreign_pointers() -> usize {
+    FOREIGN.load(Ordering::Relaxed)
+}
