@@ -1,0 +1,73 @@
+//! The programs.
+
+/// One program, and how it is run in the folder of inputs.
+pub(crate) struct Program {
+    pub(crate) name: &'static str,
+    /// The file that is started, and its arguments.
+    pub(crate) command: &'static [&'static str],
+    pub(crate) environment: &'static [(&'static str, &'static str)],
+    /// The file that it reads from its standard input.
+    pub(crate) input: Option<&'static str>,
+    pub(crate) kind: Kind,
+}
+
+/// How the work is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Runs to its end and writes a result to its standard output.
+    Batch,
+    /// The same on a fresh copy of the folder `repository`, since it changes that.
+    OnRepository,
+    /// A redis server, which works for a client that is not measured.
+    Redis,
+}
+
+const fn batch(name: &'static str, command: &'static [&'static str], input: Option<&'static str>) -> Program {
+    Program { name, command, environment: &[], input, kind: Kind::Batch }
+}
+
+pub(crate) fn programs() -> Vec<Program> {
+    vec![
+        batch("gawk", &["/usr/bin/gawk", "-f", "count.awk"], Some("words.txt")),
+        batch("perl", &["/usr/bin/perl", "index.pl"], Some("words.txt")),
+        Program {
+            environment: &[("PYTHONMALLOC", "malloc"), ("PYTHONHASHSEED", "0")],
+            ..batch("python3", &["/usr/bin/python3", "records.py", "records.json"], None)
+        },
+        batch("sqlite3", &["/usr/bin/sqlite3", ":memory:"], Some("shop.sql")),
+        batch("lua5.4", &["/usr/bin/lua5.4", "trees.lua"], None),
+        batch(
+            "jq",
+            &[
+                "/usr/bin/jq",
+                "-c",
+                "group_by(.name)|map({n:.[0].name,s:(map(.price*.stock)|add),t:(map(.tags[])|unique)})",
+            ],
+            Some("records.json"),
+        ),
+        batch(
+            "g++",
+            &["/usr/bin/g++", "-std=c++17", "-O1", "-S", "-o", "/dev/stdout", "containers.cc"],
+            None,
+        ),
+        batch("xsltproc", &["/usr/bin/xsltproc", "report.xsl", "records.xml"], None),
+        batch("openssl", &["/usr/bin/openssl", "storeutl", "-noout", "-text", "-certs", "bundle.pem"], None),
+        batch(
+            "gnuplot",
+            &["/usr/bin/gnuplot", "-e", "set terminal svg; plot 'points.txt' smooth bezier, '' with dots"],
+            None,
+        ),
+        Program {
+            kind: Kind::OnRepository,
+            ..batch(
+                "git",
+                &["/usr/bin/git", "-c", "pack.threads=1", "repack", "-adfq", "--depth=20", "--window=10"],
+                None,
+            )
+        },
+        Program {
+            kind: Kind::Redis,
+            ..batch("redis", &["/usr/bin/redis-server", "--port", "0", "--save", "", "--unixsocket"], None)
+        },
+    ]
+}
