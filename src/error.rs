@@ -26,6 +26,8 @@ pub enum Operation {
     Allocate,
     /// Preparing a thread's signals for a scope (`sigaltstack`, `sigaction`).
     SignalStack,
+    /// Reading the file of a secret (`open`, `read`).
+    ReadFile,
     /// Moving bytes between a buffer and a file (io_uring).
     Transfer,
     /// Letting devices reach memory through an IOMMU (VFIO).
@@ -64,6 +66,9 @@ pub enum Error {
         /// The `errno` that the system gave: `EPERM` where it is forbidden, `ENOSYS` where there is none.
         errno: i32,
     },
+    /// A file cannot be read past the page cache ([`SecretFile`](crate::dma::SecretFile)): its file system has no
+    /// `O_DIRECT`, or lives in the cache, or it is no regular file.
+    CacheOnly,
     /// A ring has as many transfers under way as it has places for: wait for one first.
     TooManyTransfers {
         /// Places for transfers.
@@ -261,6 +266,7 @@ impl Error {
             Self::LockLimit { .. } => Operation::Lock,
             Self::PinLimit { .. } | Self::NoPins { .. } | Self::TooManyBuffers { .. } => Operation::Pin,
             Self::TooManyTransfers { .. } => Operation::Transfer,
+            Self::CacheOnly => Operation::ReadFile,
             Self::AddressSpace { .. } | Self::HugePages { .. } => Operation::Reserve,
             Self::CannotHide { .. } => Operation::Hide,
             Self::TooLate => Operation::Choose,
@@ -287,6 +293,7 @@ impl fmt::Display for Operation {
             Self::Random => "reading random bytes",
             Self::Allocate => "allocating",
             Self::SignalStack => "preparing the signal stack",
+            Self::ReadFile => "reading a file",
             Self::Transfer => "transferring",
             Self::Iommu => "mapping for devices",
             Self::Initialize => "initialising a secret",
@@ -315,6 +322,10 @@ impl fmt::Display for Error {
                 f,
                 "io_uring, which pins memory, is refused (errno {errno}); see `sysctl kernel.io_uring_disabled` and \
                  the seccomp profile of the container, or allow memory that is locked only"
+            ),
+            Self::CacheOnly => f.write_str(
+                "the file cannot be read past the page cache: keep it on a disk whose file system has O_DIRECT, or read \
+                 it in the usual way and accept the copy",
             ),
             Self::TooManyTransfers { limit } => {
                 write!(f, "the ring has {limit} transfers under way, and no place for more: wait for one")

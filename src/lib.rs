@@ -135,6 +135,8 @@ mod testing;
 pub use dma::DmaBuffer;
 #[cfg(all(feature = "io-uring", target_os = "linux", not(any(miri, loom, oubliette_portable))))]
 pub use dma::Ring;
+#[cfg(all(target_os = "linux", not(any(loom, oubliette_portable))))]
+pub use dma::read_into_secret;
 pub use error::{Error, IommuRefusal, Operation, Refusal};
 #[cfg(not(loom))]
 pub use exit::{WipeAtEnd, set_wipe_at_end};

@@ -34,6 +34,9 @@ mod ring;
 #[cfg(all(feature = "vfio", target_os = "linux", not(oubliette_portable)))]
 pub mod vfio;
 
+#[cfg(all(target_os = "linux", not(oubliette_portable)))]
+mod secret_file;
+
 pub use buffer::{DmaBuffer, DmaBufferBuilder};
 pub use pin::{Pinning, Provider};
 #[cfg(all(feature = "io-uring", target_os = "linux", not(any(miri, loom, oubliette_portable))))]
@@ -41,6 +44,9 @@ pub use ring::{
     Attempt, BufferPool, Descriptor, InFlight, Offset, PooledBuffer, Ring, Source, TransferBuffer,
     TransferError,
 };
+
+#[cfg(all(target_os = "linux", not(oubliette_portable)))]
+pub use secret_file::{SecretFile, read_into_secret};
 
 pub use crate::pages::HugePages;
 pub(crate) use pin::{Stats, stats};

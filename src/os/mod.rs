@@ -43,7 +43,7 @@ mod portable;
 #[cfg(all(feature = "io-uring", target_os = "linux", not(any(miri, loom, oubliette_portable))))]
 pub(crate) use linux::queue;
 #[cfg(all(target_os = "linux", not(oubliette_portable)))]
-pub(crate) use linux::signal;
+pub(crate) use linux::{direct, signal};
 #[cfg(not(all(target_os = "linux", not(oubliette_portable))))]
 use portable as backend;
 

@@ -19,6 +19,7 @@ mod frames;
 #[path = "../support/late_io.rs"]
 mod late_io;
 mod refusals;
+mod secret_file;
 #[cfg(feature = "io-uring")]
 mod transfers;
 

@@ -9,6 +9,8 @@
 mod abort;
 mod advise;
 mod clock;
+#[cfg_attr(any(miri, loom), allow(dead_code, reason = "for files, which are not modelled"))]
+pub(crate) mod direct;
 mod hidden;
 mod key;
 mod limits;
