@@ -493,7 +493,7 @@ fn free_elsewhere(
     let freed = unsafe { heap.wipe_slot(granule, heap.bin(class).slot_bytes(), flush) };
     if flush == Flush::Bounded {
         // Its lines are remembered here, not where the slab is given back.
-        shared.tables.header(granule.unit()).lines_elsewhere.store(1, Ordering::Relaxed);
+        local.note_lines(granule.unit());
     }
     let (word, mask) = granule.bit();
     shared.send_home(granule.unit().number(), word, mask);

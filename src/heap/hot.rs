@@ -405,7 +405,7 @@ impl ThreadHeap {
     /// # Safety
     /// - A slot of this size starts at `ptr`, with a block of `size` bytes.
     #[inline(always)]
-    unsafe fn is_intact(&self, ptr: NonNull<u8>, slot_bytes: usize, size: usize) -> bool {
+    pub(super) unsafe fn is_intact(&self, ptr: NonNull<u8>, slot_bytes: usize, size: usize) -> bool {
         let key = self.key.get();
         let start = ptr.addr().get();
         // SAFETY: forwarded.

@@ -1,7 +1,7 @@
 //! Blocks that other threads freed, on their way home.
 //!
-//! Who frees a block of another thread's slab wipes it, sets its bit in the slab's *remote bitmap* and
-//! makes sure that the slab stands in the owner's *inbox*, a stack of slabs linked through the side
+//! Who frees a block of another thread's slab wipes it, sets its bit in the slab's *remote bitmap* (together with
+//! those of its neighbours: [`outgoing`](super::outgoing)) and makes sure that the slab stands in the owner's *inbox*, a stack of slabs linked through the side
 //! table. The owner empties its inbox when it runs out of free slots of its own. Freeing costs one
 //! exchange in the bitmap, and one more only if no bit of that word was set yet.
 
@@ -23,7 +23,10 @@ pub(crate) struct Remote {
     words: [AtomicU64; SLOT_WORDS],
     queued: AtomicU32,
     link: AtomicU32,
-    _rest: [u64; BITMAP_WORDS - SLOT_WORDS - 1],
+    /// Not 0 if other threads freed blocks of this slab and remember lines of them that are not written back
+    /// yet. Set by any thread before it sends the block home.
+    pub(crate) lines_elsewhere: AtomicU32,
+    _rest: [u32; 2 * (BITMAP_WORDS - SLOT_WORDS) - 3],
 }
 
 const _: () = assert!(size_of::<Remote>() == BITMAP_WORDS * 8 || cfg!(loom));
@@ -36,7 +39,8 @@ impl Remote {
             words: core::array::from_fn(|_| AtomicU64::new(0)),
             queued: AtomicU32::new(0),
             link: AtomicU32::new(0),
-            _rest: [0; BITMAP_WORDS - SLOT_WORDS - 1],
+            lines_elsewhere: AtomicU32::new(0),
+            _rest: [0; 2 * (BITMAP_WORDS - SLOT_WORDS) - 3],
         }
     }
 

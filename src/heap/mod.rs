@@ -9,6 +9,7 @@
 //! |---|---|---|
 //! | allocate, hot | pop a slot, check that it is zero, write canary and state | [`hot`] |
 //! | free, hot | check state, canary, neighbour; wipe; remember lines; quarantine | [`hot`] |
+//! | free of another thread's block | check, wipe, mark; wait for more of the same word; send home | [`outgoing`], [`inbox`] |
 //! | refill, spill | move slots between stash and slabs; take blocks freed elsewhere | [`slab`] |
 //! | units | guard, commit, lock, pin; keep warm; give back | [`units`], [`warm`] |
 //! | threads | set up, take over, give up | [`threads`], [`registry`] |
@@ -42,6 +43,8 @@ mod hot;
 mod large;
 #[cfg(not(loom))]
 mod lock_share;
+#[cfg(not(loom))]
+mod outgoing;
 #[cfg(not(loom))]
 mod pending;
 #[cfg(not(loom))]

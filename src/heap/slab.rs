@@ -13,7 +13,7 @@ use core::sync::atomic::{AtomicU8, Ordering};
 
 use super::class::CLASSES;
 use super::corruption::Corruption;
-use super::geometry::{GRANULE_BYTES, GUARD_BYTES, SLOT_WORDS, UNIT_BYTES, UNIT_GRANULES};
+use super::geometry::{GRANULE_BYTES, GUARD_BYTES, SLOT_WORDS, THREAD_HEAP_BYTES, UNIT_BYTES, UNIT_GRANULES};
 use super::hot::ALWAYS_CHECKED_BYTES;
 use super::inbox::{Inbox, Mail, Remote};
 use super::pending::LINE_SHIFT;
@@ -54,6 +54,7 @@ impl<'a> Local<'a> {
     /// Fills the empty stash of a class: from the slabs at hand, blocks that came home, or a new slab.
     #[cold]
     pub(crate) fn refill(self, class: usize) -> Result<(), Error> {
+        self.send_all();
         self.collect_mail();
         let shape = &CLASSES[class];
         let bin = self.heap.bin(class);
@@ -248,7 +249,7 @@ impl<'a> Local<'a> {
         let end = first + (UNIT_BYTES >> LINE_SHIFT) as u32;
         self.heap.pending.empty_range(first, end, |line| self.heap.write_back_line(line));
         // Relaxed: set before the block came home, and so seen with it.
-        if self.shared.tables.header(unit).lines_elsewhere.swap(0, Ordering::Relaxed) != 0 {
+        if self.shared.tables.remote(unit).lines_elsewhere.swap(0, Ordering::Relaxed) != 0 {
             let (ptr, len) = self.shared.payload(unit);
             // SAFETY: the slots of a slab are mapped and readable.
             unsafe { wipe::write_back(ptr, len) };
@@ -323,6 +324,7 @@ impl<'a> Local<'a> {
     /// Puts every slot at hand back and gives empty slabs up, down to `kept`.
     /// Tells whether it gave any.
     pub(crate) fn trim(self, kept: u32) -> bool {
+        self.send_all();
         let before = self.heap.nr_slabs.get();
         for (class, _) in CLASSES.iter().enumerate() {
             self.heap.bin(class).empty(|number| self.put_back(class, number));
@@ -335,6 +337,7 @@ impl<'a> Local<'a> {
     /// Writes every remembered line back and waits for it.
     #[cold]
     pub(crate) fn write_back_all(self) {
+        self.send_all();
         self.heap.pending.empty(|line| self.heap.write_back_line(line));
         wipe::fence();
     }
@@ -382,7 +385,13 @@ impl Mail for Shared {
     fn owner(&self, slab: u32) -> u32 {
         // SAFETY: as in `remote`.
         let unit = unsafe { self.unit_in_list(slab) };
-        self.tables.header(unit).owner_class.load(Ordering::Relaxed) >> 8
+        // The home says it too, and lies on no line that the owner writes to all the time.
+        let home = self.tables.home(unit).load(Ordering::Relaxed);
+        let first = self.metadata.base().addr().get() + self.geometry.threads_offset;
+        match home.checked_sub(first) {
+            Some(offset) => (offset / THREAD_HEAP_BYTES) as u32 + 1,
+            None => 0,
+        }
     }
 
     fn inbox(&self, owner: u32) -> Option<&Inbox> {

@@ -122,14 +122,11 @@ pub(crate) struct Header {
     pub(crate) listed: AtomicU32,
     /// Whether guard, access and lock are made: a `Prepared` as number.
     pub(crate) prepared: AtomicU32,
-    /// Not 0 if other threads freed blocks of this slab and remember lines of them that are not written back
-    /// yet. Set by any thread before it sends the block home.
-    pub(crate) lines_elsewhere: AtomicU32,
     /// Not 0 if it was a slab before: somebody may still write through a pointer from then.
     pub(crate) is_second_hand: AtomicU32,
     /// One bit a page: written to since the memory was last given back, as far as the owner knows.
     pub(crate) touched: AtomicU32,
-    _rest: [u32; 3],
+    _rest: [u32; 4],
 }
 
 const _: () = assert!(size_of::<Header>() == HEADER_BYTES);

@@ -13,6 +13,7 @@ use super::class::{
 };
 use super::geometry::{GRANULE_BYTES, THREAD_HEAP_BYTES};
 use super::inbox::Inbox;
+use super::outgoing::Outgoing;
 use super::pending::Pending;
 use super::rng::Rng;
 use super::tables::Tables;
@@ -59,6 +60,8 @@ pub(crate) struct ThreadHeap {
     /// First slab with free slots, by class; 0 for none.
     pub(crate) partial: [Cell<u32>; NR_CLASSES],
     pub(crate) pending: Pending,
+    /// Blocks of other thread heaps, freed here, that are not yet sent home.
+    pub(crate) outgoing: Outgoing,
     /// What other threads write to.
     pub(crate) mail: MailBox,
 }
@@ -228,6 +231,13 @@ pub(crate) const SMALL_BINS_BYTES: usize = size_of::<Bin>() * NR_SMALL;
 pub(crate) const MID_BINS_BYTES: usize = size_of::<Bin>() * NR_TIGHT;
 pub(crate) const BINS_BYTES: usize = size_of::<Bin>() * NR_CLASSES;
 
+/// The class of the bin at a home, in whichever thread heap; no class for an address that is no home. Thread heaps
+/// lie at multiples of their size.
+#[expect(clippy::arithmetic_side_effects, reason = "divides by constants that are not zero")]
+pub(crate) const fn class_of_home(home: usize) -> usize {
+    home % THREAD_HEAP_BYTES / size_of::<Bin>()
+}
+
 impl ThreadHeap {
     /// The bin of a class.
     #[inline(always)]
@@ -345,6 +355,10 @@ mod tests {
             }
             assert_eq!(heap.offset_of(heap.home(class)), class * size_of::<Bin>());
         }
+        assert!(
+            (0..NR_CLASSES)
+                .all(|class| class_of_home(5 * THREAD_HEAP_BYTES + class * size_of::<Bin>()) == class)
+        );
         assert!(heap.offset_of(heap.home(NR_SMALL)) == SMALL_BINS_BYTES);
         assert!(heap.offset_of(0) >= BINS_BYTES);
     }

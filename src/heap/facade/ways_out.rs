@@ -12,8 +12,9 @@ use super::Heap;
 use crate::Flush;
 use crate::heap::class::MID_MAX_BYTES;
 use crate::heap::hot::{ANY_SIZE, Freed};
+use crate::heap::slab::Local;
 use crate::heap::tables::Granule;
-use crate::heap::thread::ThreadHeap;
+use crate::heap::thread::{BINS_BYTES, ThreadHeap};
 use crate::os;
 
 /// Allocates a block that is not small, aligned to a granule or less.
@@ -60,6 +61,10 @@ pub(super) unsafe fn free_mid(
         Freed::Done => {}
         Freed::DoneAndDue => heap.write_back_slow(),
         // SAFETY: forwarded.
+        Freed::NotDone if offset >= BINS_BYTES => unsafe {
+            free_remote(ptr, size, heap, flush, local, granule)
+        },
+        // SAFETY: forwarded.
         Freed::NotDone => unsafe { free_any(ptr, size, heap, flush, local, granule) },
     }
 }
@@ -81,6 +86,35 @@ pub(super) unsafe fn free_any(
     let known = (size != ANY_SIZE).then_some(size);
     // SAFETY: forwarded.
     match unsafe { local.free_any(ptr, granule, offset, known, flush) } {
+        Freed::Done => {}
+        Freed::DoneAndDue => heap.write_back_slow(),
+        Freed::NotDone => free_slow(ptr, size, heap, flush),
+    }
+}
+
+/// Frees a block of another thread heap.
+///
+/// # Safety
+/// - As for [`free_mid`].
+#[inline(never)]
+unsafe fn free_remote(
+    ptr: NonNull<u8>,
+    size: usize,
+    heap: &Heap,
+    flush: Flush,
+    local: &'static ThreadHeap,
+    granule: Granule,
+) {
+    let freed = match heap.shared() {
+        Some(shared) => {
+            // SAFETY: it located the block, so it is set up; `local` is what this thread holds of `heap`.
+            let local = unsafe { Local::new(shared, local) };
+            // SAFETY: forwarded.
+            unsafe { local.free_remote(ptr, granule, size, flush) }
+        }
+        None => Freed::NotDone,
+    };
+    match freed {
         Freed::Done => {}
         Freed::DoneAndDue => heap.write_back_slow(),
         Freed::NotDone => free_slow(ptr, size, heap, flush),
