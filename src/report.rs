@@ -133,6 +133,8 @@ pub struct IsolatedReport {
     pub reserved_bytes: usize,
     /// Addresses set aside for the records about them: virtual size.
     pub records_reserved_bytes: usize,
+    /// Bytes of their pages that are in memory at the moment, as the kernel says (`mincore(2)`).
+    pub resident_bytes: usize,
     /// Secrets alive.
     pub live: usize,
     /// Their bytes, as asked for.
@@ -172,6 +174,7 @@ impl IsolatedReport {
             leaked_run_bytes: runs.leaked_bytes,
             reserved_bytes: stats.reserved_bytes,
             records_reserved_bytes: stats.records_reserved_bytes,
+            resident_bytes: stats.resident_bytes,
             live: stats.live,
             live_bytes: stats.live_bytes,
             ready: stats.ready,
@@ -515,7 +518,8 @@ impl fmt::Display for IsolatedReport {
         };
         writeln!(f, "isolated: guarded{sealed}, wiped when dropped, locked{pinned}")?;
         writeln!(f, "  virtual: reserved {} (records {})", self.reserved_bytes, self.records_reserved_bytes)?;
-        writeln!(f, "  memory:  locked {}, pinned {}", self.locked_bytes, self.pinned_bytes)?;
+        let (resident, locked, pinned) = (self.resident_bytes, self.locked_bytes, self.pinned_bytes);
+        writeln!(f, "  memory:  resident {resident}, locked {locked}, pinned {pinned}")?;
         writeln!(
             f,
             "  secrets: live {} ({} bytes), leaked {}, ready {}",

@@ -23,7 +23,7 @@ use super::thread::ThreadHeap;
 use super::units::Units;
 use crate::keys::{self, Zone};
 use crate::os::{self, Errno, Hint};
-use crate::pages::{PageBytes, Pins, Reservation};
+use crate::pages::{Hints, PageBytes, Pins, Reservation};
 use crate::{Backing, Error, Fork, Operation, Policy, Seal};
 
 /// Where the sentinel page lies in the metadata range; [`Shared`] lies before it.
@@ -449,28 +449,12 @@ fn reserve(constraints: &Constraints, geometry: &Geometry) -> Result<(Reservatio
 /// Tells the kernel how to treat the memory range, once. What the policy promises must not fail; how many
 /// hints the system does not know is returned.
 fn apply_memory_hints(policy: Policy, memory: &Reservation) -> Result<u32, Error> {
-    if policy.backing() == Backing::Hidden {
+    let hints = match policy.backing() {
         // Secrets lie in files of their own, for which the kernel sees to the rest.
-        return memory.hint(Hint::DontFork).map(|()| 0);
-    }
-    let mut refused = 0;
-    match memory.hint(Hint::DontDump) {
-        Ok(()) => {}
-        // Systems that have no such hint: reported.
-        Err(Error::Os { errno, .. }) if errno == Errno::NOSYS.0 => refused += 1,
-        Err(error) => return Err(error),
-    }
-    for hint in [Hint::NoHugePage, Hint::Unmergeable] {
-        // Refused by kernels built without huge pages or KSM, which then have neither to fear.
-        refused += u32::from(memory.hint(hint).is_err());
-    }
-    match policy.fork() {
-        Fork::Inherit => {}
-        // Where pages cannot be wiped in the child, it does not get them at all.
-        Fork::Wipe => memory.hint(Hint::WipeOnFork).or_else(|_| memory.hint(Hint::DontFork))?,
-        Fork::Exclude => memory.hint(Hint::DontFork)?,
-    }
-    Ok(refused)
+        Backing::Hidden => memory.hint_hidden(),
+        Backing::Auto | Backing::Locked => memory.hint_all(policy.fork()),
+    };
+    hints.map(Hints::refused)
 }
 
 /// The same for the metadata range. Tells whether the sentinel page will be wiped by a fork.

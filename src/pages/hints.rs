@@ -37,6 +37,12 @@ impl Hints {
         no_huge_page: Measure::NotWanted,
         no_merge: Measure::NotWanted,
     };
+
+    /// How many of them the system does not know.
+    pub(crate) fn refused(self) -> u32 {
+        let measures = [self.no_dump, self.no_huge_page, self.no_merge];
+        measures.into_iter().map(|measure| u32::from(matches!(measure, Measure::Refused(_)))).sum()
+    }
 }
 
 impl Reservation {

@@ -15,6 +15,7 @@ mod slot_map;
 pub(crate) use bytes::PageBytes;
 pub(crate) use device_run::DeviceRun;
 pub use device_run::HugePages;
+pub(crate) use hints::Hints;
 pub(crate) use pins::{PinId, Pins, pins};
 pub(crate) use registry::{Owner, Registered, purge as purge_runs, stats as run_stats};
 pub(crate) use reservation::{GuardKind, Reservation};

@@ -310,6 +310,24 @@ fn runs() {
     let lost = lost.leak();
     let isolated = *report().isolated();
     assert_eq!((isolated.runs, isolated.leaked_runs, isolated.leaked_run_bytes), (2, 1, 8192));
+    // Virtual against resident: places for millions, pages for those that live or are kept ready.
+    let secrets: Vec<_> = (0..100).map(key_of).collect();
+    core::mem::forget(key_of(9));
+    let isolated = *report().isolated();
+    assert!(isolated.reserved_bytes > 1 << 30, "{isolated}");
+    assert_eq!((isolated.live, isolated.resident_bytes), (101, 101 * PAGE_BYTES), "{isolated}");
+    drop(secrets);
+    oubliette::trim();
+    let isolated = *report().isolated();
+    assert_eq!(
+        (isolated.live, isolated.resident_bytes),
+        (1, PAGE_BYTES),
+        "the one that was leaked: {isolated}"
+    );
+    let printed = report().to_string();
+    for text in ["virtual: reserved", "memory:  resident 4096,", "leaked 1 (8192 bytes)"] {
+        assert!(printed.contains(text), "{text}: {printed}");
+    }
     purge();
     assert!(kept.iter().chain(lost.iter()).all(|&byte| byte == 0));
     kept.fill(8);

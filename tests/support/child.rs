@@ -62,6 +62,12 @@ pub(crate) fn play(roles: &[Role]) {
     role(&argument);
 }
 
+/// Gives this child longer before it counts as hanging.
+pub(crate) fn take_up_to_seconds(seconds: u32) {
+    // SAFETY: no memory is involved (alarm(2)).
+    unsafe { libc::alarm(seconds) };
+}
+
 /// A command that plays a role of this test binary.
 pub(crate) fn command(role: &str, argument: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().expect("a running program has a path"));

@@ -23,10 +23,10 @@ use super::record::{RECORD_BYTES, Record};
 use super::window::{NR_CLASSES, pages_of};
 use crate::heap::index_stack::IndexStack;
 use crate::keys::{self, Zone};
-use crate::os::{self, Errno, Hint};
+use crate::os::{self, Hint};
 use crate::pages::{GuardKind, PageBytes, Reservation};
 use crate::policy::settle_secret_backing;
-use crate::{Backing, Error, Operation, Seal};
+use crate::{Backing, Error, Fork, Operation, Seal};
 
 /// Addresses of an arena; halved while the limit of addresses is too small for it.
 const MEMORY_BYTES: usize = 1 << 36;
@@ -366,10 +366,10 @@ fn prepare(
     backing: Backing,
     seal: Seal,
 ) -> Result<Prepared, Error> {
-    let hints_refused = match backing {
+    let hints = match backing {
         // Windows are files of their own, for which the kernel sees to the rest.
-        Backing::Hidden => memory.hint(Hint::DontFork).map(|()| 0),
-        Backing::Auto | Backing::Locked => hint_memory(memory),
+        Backing::Hidden => memory.hint_hidden(),
+        Backing::Auto | Backing::Locked => memory.hint_all(Fork::Wipe),
     }?;
     // No secrets there, but the key of the canaries.
     let _ = metadata.hint(Hint::DontDump);
@@ -387,25 +387,7 @@ fn prepare(
     }
     let mut seed = [0; 8];
     os::fill_random(&mut seed).map_err(|errno| Error::Os { operation: Operation::Random, errno: errno.0 })?;
-    Ok(Prepared { hints_refused, is_wiped_on_fork, seed })
-}
-
-/// Tells how many hints the system does not know.
-fn hint_memory(memory: &Reservation) -> Result<u32, Error> {
-    let mut hints_refused = 0;
-    match memory.hint(Hint::DontDump) {
-        Ok(()) => {}
-        // Systems that have no such hint: reported.
-        Err(Error::Os { errno, .. }) if errno == Errno::NOSYS.0 => hints_refused += 1,
-        Err(error) => return Err(error),
-    }
-    for hint in [Hint::NoHugePage, Hint::Unmergeable] {
-        // Refused by kernels built without huge pages or KSM, which then have neither to fear.
-        hints_refused += u32::from(memory.hint(hint).is_err());
-    }
-    // Where pages cannot be wiped in the child, it does not get them at all.
-    memory.hint(Hint::WipeOnFork).or_else(|_| memory.hint(Hint::DontFork))?;
-    Ok(hints_refused)
+    Ok(Prepared { hints_refused: hints.refused(), is_wiped_on_fork, seed })
 }
 
 /// Touches one page while the range is one mapping. The kernel keeps a record for each mapping that has
