@@ -23,6 +23,7 @@ mod at_exit;
 pub(crate) mod call;
 mod errno;
 pub(crate) mod fake;
+mod incarnation;
 mod ring;
 #[cfg(all(
     target_os = "linux",
@@ -50,6 +51,7 @@ use portable as backend;
 pub(crate) use at_exit::at_exit;
 pub(crate) use call::Call;
 pub(crate) use errno::{Errno, Result};
+pub(crate) use incarnation::incarnation;
 pub(crate) use ring::Ring;
 pub(crate) use types::{Access, Features, Hint, Limit, LockState, Support};
 #[cfg(all(feature = "vfio", target_os = "linux", not(oubliette_portable)))]
@@ -327,7 +329,8 @@ pub(crate) fn fill_random(out: &mut [u8]) -> Result<()> {
     backend::fill_random(out)
 }
 
-/// The number of this process: tells a child made by fork from its parent.
+/// The number of this process, as the system gives it. A child made by fork may have the same, in a namespace of its
+/// own: what is to be told apart from it goes by [`incarnation`].
 pub(crate) fn process_id() -> u32 {
     std::process::id()
 }

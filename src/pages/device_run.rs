@@ -72,7 +72,7 @@ impl DeviceRun {
                 range: ManuallyDrop::new(range),
                 data_start: unit,
                 data_bytes,
-                owner: os::process_id(),
+                owner: os::incarnation(),
                 fork,
                 pages,
             }),
@@ -98,7 +98,7 @@ impl DeviceRun {
 
     /// Whether this process has the run: a child may have no such mapping, and by now something else there.
     pub(crate) fn is_mapped_here(&self) -> bool {
-        self.fork != Fork::Exclude || self.owner == os::process_id()
+        self.fork != Fork::Exclude || self.owner == os::incarnation()
     }
 
     /// Turns all of it to zeros, past the CPU's caches.

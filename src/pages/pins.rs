@@ -63,7 +63,7 @@ impl Pins {
     ///
     /// - The whole range came from [`os::reserve`] and is not released before [`unpin`](Self::unpin).
     pub(crate) unsafe fn pin(&self, ptr: NonNull<u8>, len: usize) -> Result<PinId, Errno> {
-        let owner = os::process_id();
+        let owner = os::incarnation();
         for (index, (table, slots)) in (0..).zip(self.tables.iter().zip(SLOTS)) {
             let Some(ring) = table.ring(owner, slots)? else { continue };
             let Some(slot) = slot_map::claim(&table.taken, slots) else { continue };
@@ -102,7 +102,7 @@ impl Pins {
     /// Whether every pin that this process made, and did not end, holds: `false` once a descriptor was closed
     /// behind our back.
     pub(crate) fn is_alive(&self) -> bool {
-        let owner = os::process_id();
+        let owner = os::incarnation();
         self.tables.iter().all(|table| match table.state() {
             State { owner: maker, phase: Phase::Ready } if maker == owner => {
                 let alive = table.name(owner).is_alive();
@@ -119,7 +119,7 @@ impl Pins {
     /// The number of ranges pinned.
     #[cfg(test)]
     pub(crate) fn count(&self) -> u32 {
-        let ready = State { owner: os::process_id(), phase: Phase::Ready };
+        let ready = State { owner: os::incarnation(), phase: Phase::Ready };
         let tables = self.tables.iter().filter(|table| table.state() == ready);
         tables.map(|table| slot_map::count(&table.taken)).fold(0, u32::saturating_add)
     }
@@ -128,7 +128,7 @@ impl Pins {
     fn find(&self, id: &PinId) -> Option<(&Table, Ring)> {
         let table = self.tables.get(id.table())?;
         let ready = State { owner: id.owner(), phase: Phase::Ready };
-        if id.owner() == os::process_id() && table.state() == ready {
+        if id.owner() == os::incarnation() && table.state() == ready {
             Some((table, table.name(id.owner())))
         } else {
             None

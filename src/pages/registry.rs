@@ -89,7 +89,7 @@ impl Registered {
         entry.data.store(data.as_ptr(), Ordering::Relaxed);
         entry.bytes.store(bytes, Ordering::Relaxed);
         entry.kind.store(kind.code(), Ordering::Relaxed);
-        entry.owner.store(os::process_id(), Ordering::Relaxed);
+        entry.owner.store(os::incarnation(), Ordering::Relaxed);
         // Release pairs with Acquire in `purge`.
         entry.state.store(LIVE, Ordering::Release);
         Some(Self(number))
@@ -108,7 +108,7 @@ impl Registered {
         let Some(entry) = entry(self.0) else { return };
         // Acquire pairs with Release in `purge`: what it did to the run is done.
         while entry.state.compare_exchange(LIVE, FREE, Ordering::Acquire, Ordering::Relaxed).is_err() {
-            if entry.owner.load(Ordering::Relaxed) != os::process_id() {
+            if entry.owner.load(Ordering::Relaxed) != os::incarnation() {
                 // A thread of the parent was at it when this child was forked; here is none.
                 entry.state.store(FREE, Ordering::Relaxed);
                 break;
@@ -186,7 +186,7 @@ pub(crate) fn purge() {
 
 /// Every run that is alive in this process.
 fn for_each(mut visit: impl FnMut(&Entry)) {
-    let here = os::process_id();
+    let here = os::incarnation();
     for (word, entries) in TAKEN.iter().zip(ENTRIES.chunks(64)) {
         // Relaxed: the state of each entry decides.
         if word.load(Ordering::Relaxed) != 0 {

@@ -116,7 +116,7 @@ impl GuardedRun {
                     layout,
                     block_bytes: block.size(),
                     kind,
-                    owner: os::process_id(),
+                    owner: os::incarnation(),
                     pin,
                     protection,
                 };
@@ -242,7 +242,7 @@ impl Drop for GuardedRun {
 impl GuardedRun {
     /// Whether this process has the run: a child may have no such mapping, and by now something else there.
     fn is_mapped_here(&self) -> bool {
-        self.protection.hints.fork != Fork::Exclude || self.owner == os::process_id()
+        self.protection.hints.fork != Fork::Exclude || self.owner == os::incarnation()
     }
 
     /// Checks a secret's bounds and turns all of it to zeros.

@@ -156,7 +156,7 @@ impl Stack {
         self.pages.commit(from, len)?;
         if self.pages.hint_part(from, len, Hint::WipeOnFork).is_err() {
             self.pages.hint_part(from, len, Hint::DontFork)?;
-            self.owner = Some(os::process_id());
+            self.owner = Some(os::incarnation());
         }
         self.pages.lock(guard, whole)?;
         // SAFETY: just committed: `end - MARK_BYTES` is a multiple of 64 inside the window.
@@ -183,7 +183,7 @@ impl Stack {
     #[inline]
     pub(super) fn is_here(&self) -> bool {
         if let Some(owner) = self.owner {
-            return owner == os::process_id();
+            return owner == os::incarnation();
         }
         // SAFETY: the mark's page is readable (invariant 3), in a forked child too (invariant 6). Volatile:
         // fork is not known to the compiler.

@@ -26,6 +26,7 @@ pub(super) const ROLES: &[Role] = &[
     ("purge_beside_threads", |_| purge_beside_threads()),
     ("faults", |_| faults()),
     ("lost_pins", |_| lost_pins()),
+    ("pid_namespaces", |_| pid_namespaces()),
 ];
 
 #[test]
@@ -389,6 +390,43 @@ fn faults() {
     // One or two for the code and the stack of this very test.
     assert!(faults <= 2, "{faults} faults");
     assert_eq!(report().isolated().ready, 100, "kept");
+}
+
+/// A parent and its child may have the same process id, each in a namespace of its own. Their pins are not the same.
+#[test]
+fn pins_are_told_apart_across_pid_namespaces() {
+    child::run("pid_namespaces", "").assert_success();
+}
+
+fn pid_namespaces() {
+    if !probe::has_io_uring() {
+        return skip::impossible("no io_uring: nothing can be pinned");
+    }
+    // SAFETY: changes the namespace of later children only (unshare(2)).
+    let enter = || unsafe { libc::unshare(libc::CLONE_NEWPID) } == 0;
+    if !enter() {
+        return skip::not_set_up("no namespace to be had");
+    }
+    let end = in_child(|| {
+        let pinned = || {
+            let pages = GuardedPages::<Secret>::new(100).unwrap();
+            assert_eq!((std::process::id(), pages.is_pinned()), (1, true));
+            pages
+        };
+        let mut outer = Some(pinned());
+        let other = pinned();
+        assert!(enter());
+        let end = in_child(|| {
+            let outer = outer.take().unwrap();
+            assert!(!outer.is_pinned(), "the parent's pin is none of its child's");
+            let inner = pinned();
+            drop((outer, inner));
+        });
+        assert_eq!(end, ChildEnd::Done);
+        assert!(outer.take().unwrap().is_pinned() && other.is_pinned());
+        assert!(pinned().is_pinned());
+    });
+    assert_eq!(end, ChildEnd::Done);
 }
 
 #[test]

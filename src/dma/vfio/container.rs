@@ -57,7 +57,7 @@ impl Container {
         };
         let page_bytes = u64::try_from(os::page_size()).unwrap_or(u64::MAX);
         let space = Mutex::new(Space::new(windows, page_bytes));
-        Ok(Self { space, owner: os::process_id(), container, groups })
+        Ok(Self { space, owner: os::incarnation(), container, groups })
     }
 
     /// The groups in it.
@@ -156,7 +156,7 @@ impl Container {
 
     /// Whether this is the process that made it, and not a child.
     pub(super) fn is_of_this_process(&self) -> bool {
-        self.owner == os::process_id()
+        self.owner == os::incarnation()
     }
 
     fn space(&self) -> MutexGuard<'_, Space> {

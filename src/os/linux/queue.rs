@@ -24,7 +24,7 @@ use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, opcode, squeue};
 
 use super::{probe, ring};
-use crate::os::{Call, Errno, Result, fake};
+use crate::os::{Call, Errno, Result, fake, incarnation};
 
 /// What a request does to the buffer's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,13 +93,13 @@ impl<T> Queue<T> {
         let ring = ring?;
         let (device, inode) = ring::file_of(ring.as_raw_fd())?;
         let records = Mutex::new(records(ring.params().sq_entries()));
-        let owner = std::process::id();
+        let owner = incarnation();
         Ok(Self { ring: ManuallyDrop::new(Uring(ring)), owner, device, inode, records, turn: Condvar::new() })
     }
 
     /// Whether this process made it.
     pub(crate) fn is_ours(&self) -> bool {
-        self.owner == std::process::id()
+        self.owner == incarnation()
     }
 
     /// Whether the descriptor is still the one that was made.

@@ -10,7 +10,7 @@ use core::mem::MaybeUninit;
 use core::ptr::{self, NonNull};
 
 use super::{check_count, probe};
-use crate::os::{Errno, Result, Ring};
+use crate::os::{Errno, Result, Ring, incarnation};
 
 /// `IORING_SETUP_R_DISABLED`, `include/uapi/linux/io_uring.h`, Linux 5.10: no request can be submitted.
 const SETUP_R_DISABLED: u32 = 1 << 6;
@@ -81,7 +81,7 @@ pub(in crate::os) unsafe fn ring_register(ring: Ring, slot: u32, ptr: NonNull<u8
 }
 
 pub(in crate::os) fn ring_unregister(ring: Ring, slot: u32) -> Result<()> {
-    if ring.owner != std::process::id() {
+    if ring.owner != incarnation() {
         return Ok(());
     }
     if !is_same_file(ring) {
@@ -93,7 +93,7 @@ pub(in crate::os) fn ring_unregister(ring: Ring, slot: u32) -> Result<()> {
 }
 
 pub(in crate::os) fn ring_is_alive(ring: Ring) -> bool {
-    ring.owner == std::process::id() && is_same_file(ring)
+    ring.owner == incarnation() && is_same_file(ring)
 }
 
 pub(in crate::os) fn ring_close(ring: Ring) {
@@ -110,7 +110,7 @@ fn make(slots: u32) -> Result<Ring> {
     }
     let descriptor = move_high(descriptor);
     let (device, inode) = file_of(descriptor).inspect_err(|_| close(descriptor))?;
-    Ok(Ring { descriptor, owner: std::process::id(), device, inode })
+    Ok(Ring { descriptor, owner: incarnation(), device, inode })
 }
 
 /// Whether the descriptor still means the file that it meant at first. Each ring has an inode of its own
