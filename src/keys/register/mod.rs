@@ -48,3 +48,28 @@ pub(super) unsafe fn write(rights: u32) {
     // SAFETY: forwarded.
     unsafe { cpu::write(rights) }
 }
+
+/// Sets the bits of `forbid`, then clears those of `grant`.
+///
+/// # Safety
+///
+/// - As for [`write`].
+#[inline(always)]
+pub(super) unsafe fn change(forbid: u32, grant: u32) {
+    #[cfg(any(test, feature = "fault-injection"))]
+    if crate::os::fake::simulates_keys() {
+        return change_simulated(forbid, grant);
+    }
+    // SAFETY: forwarded.
+    let before = unsafe { cpu::read() };
+    // SAFETY: forwarded.
+    unsafe { cpu::write((before | forbid) & !grant) }
+}
+
+/// Apart, so that a build with simulated keys costs about what one without does.
+#[cfg(any(test, feature = "fault-injection"))]
+#[cold]
+fn change_simulated(forbid: u32, grant: u32) {
+    use crate::os::fake;
+    fake::set_rights((fake::rights() | forbid) & !grant);
+}

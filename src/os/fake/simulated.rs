@@ -23,6 +23,7 @@ pub(crate) fn simulate_keys() {
 }
 
 /// Whether keys are simulated.
+#[inline]
 pub(crate) fn simulates_keys() -> bool {
     NEXT_KEY.load(Ordering::Relaxed) != OFF
 }
