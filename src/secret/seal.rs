@@ -84,6 +84,7 @@ pub fn secret_seal() -> Seal {
 /// secrets of an [`IsolatedBox`](crate::IsolatedBox), whose guards say what they open. May be nested; a panic in
 /// `f` seals again and goes on.
 ///
+/// Call `expose` in `f`, not before it: a reference from outside may be read by the compiler as soon as it is there.
 /// A thread that `f` starts begins with the rights of this one: see [`seal_thread`].
 ///
 /// ```
