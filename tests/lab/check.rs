@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{controls, iommu, keys, moves, refusals, secrets};
+use crate::{controls, iommu, keys, late, moves, refusals, secrets};
 
 /// How a check ended, if it did not panic.
 pub(crate) type Outcome = Result<(), Ended>;
@@ -45,6 +45,7 @@ pub(crate) const GROUPS: &[(&str, &[Check])] = &[
     ("keys", keys::CHECKS),
     ("key_costs", keys::COSTS),
     ("refusals", refusals::CHECKS),
+    ("late", late::CHECKS),
     // Last, so that nothing takes the frames that it leaves behind.
     ("moves", moves::CHECKS),
 ];

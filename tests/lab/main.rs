@@ -53,6 +53,11 @@ mod judge;
 #[cfg(target_os = "linux")]
 mod keys;
 #[cfg(target_os = "linux")]
+mod late;
+#[cfg(target_os = "linux")]
+#[path = "../support/late_io.rs"]
+mod late_io;
+#[cfg(target_os = "linux")]
 mod moves;
 #[cfg(target_os = "linux")]
 mod refusals;
