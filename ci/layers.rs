@@ -52,7 +52,7 @@ const TEST_SUPPORT: &[&str] = &["fault", "fuzzing"];
 /// The module for unit tests, which every layer may use: without `cfg(test)` it does not exist.
 const UNIT_TESTING: &str = "testing";
 /// Modules that a layer exports whole, as part of its contract.
-const EXPORTED_MODULES: &[(&str, &str)] = &[("os", "fake"), ("os", "queue"), ("os", "direct")];
+const EXPORTED_MODULES: &[(&str, &str)] = &[("os", "fake"), ("os", "queue"), ("os", "direct"), ("os", "xdp")];
 /// Crates that make system calls.
 const SYSTEM_CRATES: &[&str] = &["libc", "windows_sys", "region", "getrandom", "io_uring"];
 const SYSTEM_LAYERS: &[&str] = &["os"];

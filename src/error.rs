@@ -32,6 +32,8 @@ pub enum Operation {
     Transfer,
     /// Letting devices reach memory through an IOMMU (VFIO).
     Iommu,
+    /// Sending and receiving packets (AF_XDP).
+    Xdp,
     /// Initialising a value: the caller's own closure refused.
     Initialize,
     /// Making hidden memory (`memfd_secret`).
@@ -53,8 +55,8 @@ pub enum Error {
         /// The soft limit in force, in bytes.
         limit_bytes: usize,
     },
-    /// The limit of pinned memory is used up: `RLIMIT_MEMLOCK`, against which io_uring counts what all processes of
-    /// the user pin, apart from what they lock.
+    /// The limit of pinned memory is used up: `RLIMIT_MEMLOCK`, against which io_uring and AF_XDP count what all
+    /// processes of the user pin, apart from what they lock.
     PinLimit {
         /// Bytes that this operation had to pin.
         needed_bytes: usize,
@@ -109,6 +111,8 @@ pub enum Error {
     Refused(Refusal),
     /// No memory for devices behind an IOMMU, or not this memory (`dma::vfio`).
     Iommu(IommuRefusal),
+    /// AF_XDP cannot do what was asked (`dma::xdp`).
+    Xdp(XdpRefusal),
     /// More threads use the heap at once than it has places for.
     TooManyThreads {
         /// Places for threads.
@@ -258,6 +262,68 @@ impl fmt::Display for IommuRefusal {
     }
 }
 
+/// Why AF_XDP cannot do what was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum XdpRefusal {
+    /// The kernel has none, or is too old.
+    Missing,
+    /// The process may not attach programs to interfaces.
+    NoRightToProgram,
+    /// The process may not make such sockets.
+    NoRightToSocket,
+    /// There is no interface of that name.
+    NoInterface,
+    /// The interface has no queue of that number.
+    NoQueue,
+    /// The interface has a program already.
+    ProgramBusy,
+    /// The queue has a socket already.
+    QueueBusy,
+    /// The driver does not run programs.
+    NoDriverMode,
+    /// The driver cannot do without a copy.
+    NoZeroCopy,
+    /// The interface takes packets that are too large for a program.
+    PacketsTooLarge,
+    /// The interface is down, or gone.
+    InterfaceDown,
+    /// Every frame to send is in use.
+    NoFrame,
+    /// The kernel did not let go of the memory, which is left alone for good.
+    Quarantined,
+}
+
+impl fmt::Display for XdpRefusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Missing => {
+                "this kernel lacks it; it needs Linux 5.9 with CONFIG_XDP_SOCKETS and CONFIG_BPF_SYSCALL"
+            }
+            Self::NoRightToProgram => {
+                "attaching a program to an interface is refused; it takes CAP_NET_ADMIN and CAP_BPF (before Linux 5.8 \
+                 CAP_SYS_ADMIN), and a sandbox that lets bpf(2) pass"
+            }
+            Self::NoRightToSocket => {
+                "making a socket is refused; it takes CAP_NET_RAW, and a sandbox that lets AF_XDP pass"
+            }
+            Self::NoInterface => "no interface of that name in this network namespace",
+            Self::NoQueue => "the interface has no such queue, or is in another network namespace (`ethtool -l`)",
+            Self::ProgramBusy => "the interface has a program already, or one of the other mode (`ip link`)",
+            Self::QueueBusy => "the queue has a socket already",
+            Self::NoDriverMode => "the driver runs no programs; use the generic mode",
+            Self::NoZeroCopy => "the driver cannot do without a copy; use Transfer::Copy",
+            Self::PacketsTooLarge => "the interface, or its peer, takes packets that are too large; lower its MTU",
+            Self::InterfaceDown => "the interface is down or gone",
+            Self::NoFrame => "every frame to send is in use; transmit, and wait for the kernel",
+            Self::Quarantined => {
+                "the kernel did not let go of the memory, since another process has the socket; it is left alone for \
+                 good, wiped"
+            }
+        })
+    }
+}
+
 impl Error {
     /// The step that failed.
     #[must_use]
@@ -272,6 +338,7 @@ impl Error {
             Self::TooLate => Operation::Choose,
             Self::Refused(_) => Operation::Advise,
             Self::Iommu(_) => Operation::Iommu,
+            Self::Xdp(_) => Operation::Xdp,
             Self::MappingLimit | Self::LeftBehind => Operation::Protect,
             Self::HeapFull { .. } | Self::TooManyThreads { .. } | Self::TooLarge => Operation::Allocate,
             Self::NoProtectionKey { .. } => Operation::ProtectionKey,
@@ -296,6 +363,7 @@ impl fmt::Display for Operation {
             Self::ReadFile => "reading a file",
             Self::Transfer => "transferring",
             Self::Iommu => "mapping for devices",
+            Self::Xdp => "using AF_XDP",
             Self::Initialize => "initialising a secret",
             Self::Hide => "hiding memory",
             Self::Choose => "choosing how secrets are kept",
@@ -314,8 +382,8 @@ impl fmt::Display for Error {
             ),
             Self::PinLimit { needed_bytes, limit_bytes } => write!(
                 f,
-                "cannot pin {needed_bytes} more bytes: RLIMIT_MEMLOCK is {limit_bytes} bytes, against which io_uring \
-                 counts the pins of all processes of the user, apart from locks; raise it with `ulimit -l`, \
+                "cannot pin {needed_bytes} more bytes: RLIMIT_MEMLOCK is {limit_bytes} bytes, against which the \
+                 kernel counts the pins of all processes of the user, apart from locks; raise it with `ulimit -l`, \
                  `LimitMEMLOCK=` in a systemd unit or `--ulimit memlock=` for a container"
             ),
             Self::NoPins { errno } => write!(
@@ -357,6 +425,7 @@ impl fmt::Display for Error {
                  `secretmem.enable=1` on the kernel's command line, and a sandbox that lets it pass"
             ),
             Self::TooLate => f.write_str("must be chosen before the first secret of the process"),
+            Self::Xdp(refusal) => write!(f, "AF_XDP: {refusal}"),
             Self::Refused(refusal) => write!(f, "the kernel refused the hint: {refusal}"),
             Self::Iommu(refusal) => refusal.fmt(f),
             Self::TooManyThreads { limit } => {

@@ -60,6 +60,7 @@
 //! * `io-uring`: `Ring`, transfers on pinned buffers ([`dma`]; Linux 5.19).
 //! * `serde`: `Deserialize` for the secret types. There is no `Serialize`.
 //! * `vfio`: `dma::vfio`, devices that are driven from the process, behind an IOMMU (Linux).
+//! * `xdp`: `dma::xdp`, packets as slices of pinned memory (Linux).
 //! * `fault-injection`: for tests of this crate only.
 
 #![cfg_attr(
@@ -137,7 +138,7 @@ pub use dma::DmaBuffer;
 pub use dma::Ring;
 #[cfg(all(target_os = "linux", not(any(loom, oubliette_portable))))]
 pub use dma::read_into_secret;
-pub use error::{Error, IommuRefusal, Operation, Refusal};
+pub use error::{Error, IommuRefusal, Operation, Refusal, XdpRefusal};
 #[cfg(not(loom))]
 pub use exit::{WipeAtEnd, set_wipe_at_end};
 #[cfg(not(loom))]

@@ -36,6 +36,13 @@ pub mod vfio;
 
 #[cfg(all(target_os = "linux", not(oubliette_portable)))]
 mod secret_file;
+#[cfg(all(
+    feature = "xdp",
+    target_os = "linux",
+    target_pointer_width = "64",
+    not(any(miri, loom, oubliette_portable))
+))]
+pub mod xdp;
 
 pub use buffer::{DmaBuffer, DmaBufferBuilder};
 pub use pin::{Pinning, Provider};

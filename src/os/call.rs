@@ -54,12 +54,24 @@ pub enum Call {
     KeyNew,
     /// Giving a protection key to pages.
     KeyProtect,
+    /// Making and setting up an AF_XDP socket.
+    #[cfg_attr(not(feature = "xdp"), allow(dead_code, reason = "for packets, which are a feature"))]
+    XdpSocket,
+    /// Binding it to a queue.
+    #[cfg_attr(not(feature = "xdp"), allow(dead_code, reason = "for packets, which are a feature"))]
+    XdpBind,
+    /// Having it send, or waiting for packets.
+    #[cfg_attr(not(feature = "xdp"), allow(dead_code, reason = "for packets, which are a feature"))]
+    XdpWake,
+    /// What concerns the program that hands it packets.
+    #[cfg_attr(not(feature = "xdp"), allow(dead_code, reason = "for packets, which are a feature"))]
+    XdpProgram,
 }
 
 #[cfg(any(test, feature = "fault-injection"))]
 impl Call {
     /// Every kind, each at its [`index`](Self::index).
-    pub(crate) const ALL: [Self; 22] = [
+    pub(crate) const ALL: [Self; 26] = [
         Self::Reserve,
         Self::Release,
         Self::Protect,
@@ -82,6 +94,10 @@ impl Call {
         Self::VfioDevice,
         Self::KeyNew,
         Self::KeyProtect,
+        Self::XdpSocket,
+        Self::XdpBind,
+        Self::XdpWake,
+        Self::XdpProgram,
     ];
 
     /// Its place in [`ALL`](Self::ALL).

@@ -43,6 +43,13 @@ use linux as backend;
 mod portable;
 #[cfg(all(feature = "io-uring", target_os = "linux", not(any(miri, loom, oubliette_portable))))]
 pub(crate) use linux::queue;
+#[cfg(all(
+    feature = "xdp",
+    target_os = "linux",
+    target_pointer_width = "64",
+    not(any(miri, loom, oubliette_portable))
+))]
+pub(crate) use linux::xdp;
 #[cfg(all(target_os = "linux", not(oubliette_portable)))]
 pub(crate) use linux::{direct, signal};
 #[cfg(not(all(target_os = "linux", not(oubliette_portable))))]

@@ -22,3 +22,10 @@ fn what_would_let_a_device_reach_memory_of_others_is_refused() {
 fn what_would_touch_a_buffer_in_flight_is_refused() {
     trybuild::TestCases::new().compile_fail("tests/compile/dma/*.rs");
 }
+
+/// The same for packets.
+#[test]
+#[cfg(all(feature = "xdp", target_os = "linux", target_pointer_width = "64"))]
+fn what_would_touch_a_frame_of_the_kernel_is_refused() {
+    trybuild::TestCases::new().compile_fail("tests/compile/xdp/*.rs");
+}

@@ -11,6 +11,8 @@ pub(crate) mod limits;
 pub(crate) mod machine;
 #[path = "../../examples/proof/maps.rs"]
 pub(crate) mod maps;
+#[cfg(target_os = "linux")]
+pub(crate) mod net;
 pub(crate) mod pages;
 pub(crate) mod pattern;
 pub(crate) mod probe;

@@ -26,6 +26,13 @@ pub(crate) mod signal;
 pub(super) mod stacks;
 #[cfg(all(feature = "vfio", not(oubliette_portable)))]
 pub(super) mod vfio;
+#[cfg(all(
+    feature = "xdp",
+    target_os = "linux",
+    target_pointer_width = "64",
+    not(any(miri, loom, oubliette_portable))
+))]
+pub(crate) mod xdp;
 
 pub(super) use abort::{abort_with, preserve_errno};
 /// `MADV_DONTNEED` asks for no access.
