@@ -53,6 +53,11 @@ impl Oubliette {
 
     /// The heap of this policy. Two values with equal policies share a heap.
     ///
+    /// As the global allocator of a program only with [`Fork::Inherit`](crate::Fork::Inherit), and not with
+    /// [`Backing::Hidden`](crate::Backing::Hidden): a heap that children do not inherit is one of secrets, so its blocks
+    /// are gone in a child, and wiped at the end of the process, under functions at exit and threads that still
+    /// run. (Such a value is good for collections of its own, and cannot be told from a global allocator here.)
+    ///
     /// # Panics
     ///
     /// At compile time, in a `static`, if the policy asks for a seal: code that knows of none cannot run on

@@ -311,6 +311,7 @@ fn fill_and_empty(heap: &PrivateHeap) -> [usize; 2] {
     [full, heap.stats().resident_bytes]
 }
 
+#[cfg(all(target_os = "linux", not(oubliette_portable)))]
 #[test]
 fn empty_units_stay_warm_for_a_while_and_are_given_back_then() {
     let heap = PrivateHeap::new(UNLOCKED, MODEST).unwrap();
@@ -336,6 +337,7 @@ fn empty_units_stay_warm_for_a_while_and_are_given_back_then() {
     assert!(heap.stats().resident_bytes < full / 50, "trim gives all of it back");
 }
 
+#[cfg(all(target_os = "linux", not(oubliette_portable)))]
 #[test]
 fn a_page_is_faulted_in_once() {
     let heap = PrivateHeap::new(UNLOCKED, MODEST).unwrap();

@@ -5,7 +5,6 @@
 use super::*;
 use crate::os::Call;
 use crate::os::fake::{count, every_call_in_turn, fail_always};
-use crate::pages::GuardKind;
 use crate::testing::{dies, forked, passes, peek, skip_unless_lockable, status_kib};
 
 fn run(bytes: usize, align: usize, policy: Policy) -> GuardedRun {
@@ -56,7 +55,10 @@ fn smaps_shows_the_lock_and_the_hints() {
     assert_eq!(protection.locked, Measure::InForce);
     assert_eq!(protection.hints.no_dump, Measure::InForce);
     assert_eq!(protection.hints.fork, Fork::Wipe);
-    assert_eq!(protection.guards == GuardKind::Marker, os::features().guard_install == Support::Yes);
+    assert_eq!(
+        protection.guards == crate::pages::GuardKind::Marker,
+        os::features().guard_install == Support::Yes
+    );
     assert_eq!(protection.pinned == Measure::InForce, pages.is_pinned());
     if !pages.is_pinned() {
         println!("skipped: no pins here, {:?}", protection.pinned);
