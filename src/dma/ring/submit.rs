@@ -43,7 +43,7 @@ const USUAL_BUFFERS: u32 = 1024;
 ///
 /// # Cost
 ///
-/// 40 µs to make. A transfer costs one system call to start and, unless it has ended by then, one to wait; a
+/// About 100 µs to make. A transfer costs one system call to start and, unless it has ended by then, one to wait; a
 /// file that is not a [`Descriptor`](super::Descriptor) two more, for a duplicate of it. A buffer's first
 /// transfer registers it in the ring, where it stays until it is dropped. `docs/mitigations/dma.md` has figures, also of
 /// where this does not pay.
