@@ -61,7 +61,7 @@ pub enum Flush {
     /// Past the caches when the call that frees returns.
     Immediate,
     /// Past the caches within a stated bound: each thread remembers the cache lines that it freed in a
-    /// small table and writes them back in bulk.
+    /// table of 16,384 places (1 MiB of lines) and writes them back in bulk.
     Bounded,
     /// Left to the hardware.
     Off,

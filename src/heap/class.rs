@@ -63,9 +63,9 @@ pub(crate) const SMALL_MAX_BYTES: usize = 56;
 /// Classes of these: the first ones.
 pub(crate) const NR_SMALL: usize = 3;
 /// Slots up to this size are checked and wiped without a call, and have little slack.
-pub(crate) const TIGHT_BYTES: usize = 256;
+pub(crate) const TIGHT_BYTES: usize = 528;
 /// Classes of these, the small ones included: the first ones.
-pub(crate) const NR_TIGHT: usize = 11;
+pub(crate) const NR_TIGHT: usize = 16;
 /// Blocks up to this size find their class by a table in the thread heap. Their slots are checked at every use,
 /// since a check costs less than asking whether the slot was used before.
 pub(crate) const MID_MAX_BYTES: usize = 1032;

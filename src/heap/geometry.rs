@@ -5,7 +5,7 @@
 //!          | (unused) | slots ... |G| slots ... |G| ...  | ......[data|G ......[data|G ...   |
 //!
 //! metadata | shared | homes  | shadow | headers | free bits | remote bits | large table | thread heaps |
-//!            1 page   8 B      1/16     64 B      512 B       512 B         64 B          32 KiB each
+//!            1 page   8 B      1/16     64 B      512 B       512 B         64 B          128 KiB each
 //!                     a unit   a byte   a unit    a unit      a unit        a unit
 //!                              a granule
 //! ```
@@ -40,7 +40,7 @@ pub(crate) const HEADER_BYTES: usize = 64;
 /// Bytes of a large block's entry.
 pub(crate) const LARGE_ENTRY_BYTES: usize = 64;
 /// Bytes of a thread heap.
-pub(crate) const THREAD_HEAP_BYTES: usize = 1 << 15;
+pub(crate) const THREAD_HEAP_BYTES: usize = 1 << 17;
 /// Units whose metadata is committed in one step.
 pub(crate) const STEP_UNITS: usize = 64;
 

@@ -16,7 +16,7 @@
 //! | blocks | slots | way |
 //! |---|---|---|
 //! | small, up to 56 bytes | 32 to 64 bytes | inlined into the caller; check and wipe are four loads and four stores |
-//! | up to 1,032 bytes | 80 to 1,040 bytes | out of line; up to 256 bytes without a call |
+//! | up to 1,032 bytes | 80 to 1,040 bytes | out of line; slots up to 528 bytes without a call |
 //! | larger, or aligned to more than 16 bytes | | out of line; slots that were never used are not checked |
 //!
 //! A call on any way to an end would make the compiler save registers on all of them. So whatever is out of line is
@@ -126,7 +126,7 @@ impl ThreadHeap {
         if !unsafe { wipe::mid_slot_is_zero(ptr, slot_bytes) } {
             Corruption::WriteAfterFree.abort();
         }
-        // The slack of a plain slot of this size is below 32.
+        // The slack of a plain slot of this size is below 64.
         let state = shadow::tight(slot_bytes - CANARY_BYTES, size);
         self.tables.get().shadow(granule).store(state, Ordering::Relaxed);
         // SAFETY: the slot was just taken, and is zero.
@@ -270,7 +270,7 @@ impl ThreadHeap {
         if flush == Flush::Bounded { self.remember_lines(granule.offset(), slot_bytes) } else { Freed::Done }
     }
 
-    /// The same for the next larger slots, up to 256 bytes. Does nothing for others.
+    /// The same for the next larger slots, up to 528 bytes. Does nothing for others.
     ///
     /// # Safety
     /// - As for `free_small`, of a block that is not small; `size` may be [`ANY_SIZE`].
@@ -305,7 +305,7 @@ impl ThreadHeap {
             return Freed::NotDone;
         }
         state.store(shadow::FREED, Ordering::Relaxed);
-        // SAFETY: the block is not in use any more, as the caller promises; 80 to 256 bytes from a granule on.
+        // SAFETY: the block is not in use any more, as the caller promises; 80 to 528 bytes from a granule on.
         unsafe { wipe::zero_mid_slot(ptr, slot_bytes) };
         if flush == Flush::Bounded {
             self.remember_lines_slow(granule.offset(), slot_bytes)

@@ -34,7 +34,6 @@ use super::inbox::Mail;
 use super::shadow;
 use super::slab::Local;
 use super::tables::{Granule, Unit};
-use super::thread::class_of_home;
 use crate::Flush;
 
 /// Most blocks that wait.
@@ -90,10 +89,11 @@ impl Local<'_> {
         flush: Flush,
     ) -> Freed {
         let (shared, heap) = (self.shared(), self.heap());
-        let home = shared.tables.home_of(granule).load(Ordering::Relaxed);
-        let Some(shape) = CLASSES.get(class_of_home(home)) else { return Freed::NotDone };
+        let Some(shape) = shared.home_of(granule).and_then(|(_, class)| CLASSES.get(class)) else {
+            return Freed::NotDone;
+        };
         let slot_bytes = shape.slot_bytes as usize;
-        if home == 0 || slot_bytes > ALWAYS_CHECKED_BYTES || shared.is_inherited(granule.unit()) {
+        if slot_bytes > ALWAYS_CHECKED_BYTES || shared.is_inherited(granule.unit()) {
             return Freed::NotDone;
         }
         let state = shared.tables.shadow(granule);

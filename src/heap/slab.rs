@@ -13,14 +13,14 @@ use core::sync::atomic::{AtomicU8, Ordering};
 
 use super::class::CLASSES;
 use super::corruption::Corruption;
-use super::geometry::{GRANULE_BYTES, GUARD_BYTES, SLOT_WORDS, THREAD_HEAP_BYTES, UNIT_BYTES, UNIT_GRANULES};
+use super::geometry::{GRANULE_BYTES, GUARD_BYTES, SLOT_WORDS, UNIT_BYTES, UNIT_GRANULES};
 use super::hot::ALWAYS_CHECKED_BYTES;
 use super::inbox::{Inbox, Mail, Remote};
 use super::pending::LINE_SHIFT;
 use super::shadow;
 use super::shared::Shared;
 use super::tables::{Granule, Unit};
-use super::thread::ThreadHeap;
+use super::thread::{ThreadHeap, home_at};
 use crate::{Error, Lock, wipe};
 
 /// Empty slabs that a thread keeps whatever the number of its slabs: 512 KiB.
@@ -376,6 +376,16 @@ impl<'a> Local<'a> {
     }
 }
 
+impl Shared {
+    /// Index of the thread heap and class of the slab that a granule lies in, if it lies in one.
+    #[inline]
+    pub(crate) fn home_of(&self, granule: Granule) -> Option<(usize, usize)> {
+        let home = self.tables.home_of(granule).load(Ordering::Relaxed);
+        let first = self.metadata.base().addr().get() + self.geometry.threads_offset;
+        home.checked_sub(first).map(home_at)
+    }
+}
+
 impl Mail for Shared {
     fn remote(&self, slab: u32) -> &Remote {
         // SAFETY: blocks are sent home by numbers of units, and only those are posted.
@@ -386,10 +396,8 @@ impl Mail for Shared {
         // SAFETY: as in `remote`.
         let unit = unsafe { self.unit_in_list(slab) };
         // The home says it too, and lies on no line that the owner writes to all the time.
-        let home = self.tables.home(unit).load(Ordering::Relaxed);
-        let first = self.metadata.base().addr().get() + self.geometry.threads_offset;
-        match home.checked_sub(first) {
-            Some(offset) => (offset / THREAD_HEAP_BYTES) as u32 + 1,
+        match self.home_of(unit.granule(0)) {
+            Some((index, _)) => index as u32 + 1,
             None => 0,
         }
     }

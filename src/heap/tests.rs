@@ -205,16 +205,33 @@ fn blocks_pass_between_threads() {
 fn pending_lines_stay_within_their_bound_and_a_flush_clears_what_a_thread_leaves() {
     const POLICY: Policy = Policy::PROGRAM.with_lock(Lock::Off).with_fork(Fork::Exclude);
     let heap = of(POLICY);
+    let pending = move || heap.stats().unwrap().1.pending_lines;
     std::thread::spawn(move || {
         let layout = Layout::from_size_align(100, 8).unwrap();
-        for _ in 0..50 {
-            let blocks: Vec<_> = (0..1000).map(|_| heap.allocate(layout).unwrap()).collect();
+        // Three times the lines that the table has place for.
+        for count in [1000, 20_000, 1000] {
+            let blocks: Vec<_> = (0..count).map(|_| heap.allocate(layout).unwrap()).collect();
             for ptr in blocks {
                 unsafe { heap.deallocate(ptr, layout, Flush::Bounded) };
             }
-            let (_, stats) = heap.stats().unwrap();
-            assert!(stats.pending_lines > 0 && stats.pending_lines <= super::PENDING_LINES);
+            assert!(pending() > 0 && pending() <= super::PENDING_LINES, "{} lines", pending());
         }
+        // What the end of a scope does.
+        heap.flush_thread();
+        assert_eq!(pending(), 0, "written back, and forgotten");
+        // Few enough lines that none is pushed out: all of them go with the free that is one too many.
+        let ptr = heap.allocate(layout).unwrap();
+        unsafe { heap.deallocate(ptr, layout, Flush::Bounded) };
+        let lines = pending();
+        assert!((1..=3).contains(&lines), "{lines} lines");
+        for _ in 1..super::FREES_PER_FENCE {
+            let ptr = heap.allocate(layout).unwrap();
+            unsafe { heap.deallocate(ptr, layout, Flush::Bounded) };
+        }
+        assert_eq!(pending(), 0, "written back after so many frees");
+        let ptr = heap.allocate(layout).unwrap();
+        unsafe { heap.deallocate(ptr, layout, Flush::Bounded) };
+        assert!(pending() > 0);
     })
     .join()
     .unwrap();

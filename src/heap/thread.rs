@@ -231,11 +231,10 @@ pub(crate) const SMALL_BINS_BYTES: usize = size_of::<Bin>() * NR_SMALL;
 pub(crate) const MID_BINS_BYTES: usize = size_of::<Bin>() * NR_TIGHT;
 pub(crate) const BINS_BYTES: usize = size_of::<Bin>() * NR_CLASSES;
 
-/// The class of the bin at a home, in whichever thread heap; no class for an address that is no home. Thread heaps
-/// lie at multiples of their size.
+/// Index of the thread heap and class of a home that lies `offset` behind the first thread heap.
 #[expect(clippy::arithmetic_side_effects, reason = "divides by constants that are not zero")]
-pub(crate) const fn class_of_home(home: usize) -> usize {
-    home % THREAD_HEAP_BYTES / size_of::<Bin>()
+pub(crate) const fn home_at(offset: usize) -> (usize, usize) {
+    (offset / THREAD_HEAP_BYTES, offset % THREAD_HEAP_BYTES / size_of::<Bin>())
 }
 
 impl ThreadHeap {
@@ -357,7 +356,7 @@ mod tests {
         }
         assert!(
             (0..NR_CLASSES)
-                .all(|class| class_of_home(5 * THREAD_HEAP_BYTES + class * size_of::<Bin>()) == class)
+                .all(|class| home_at(5 * THREAD_HEAP_BYTES + class * size_of::<Bin>()) == (5, class))
         );
         assert!(heap.offset_of(heap.home(NR_SMALL)) == SMALL_BINS_BYTES);
         assert!(heap.offset_of(0) >= BINS_BYTES);

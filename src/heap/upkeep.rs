@@ -30,15 +30,17 @@ pub(crate) fn flush_all() {
 /// Wipes every block of every heap that holds secrets only. Takes no lock and allocates nothing: safe in a
 /// signal handler, also one that interrupted this heap.
 ///
-/// The heap of a whole program is left alone: with its own memory gone it could not even end in order.
+/// The heap of a whole program is left alone: with its own memory gone it could not even end in order. But what it
+/// freed is written back.
 pub(crate) fn purge_all() {
     // A signal handler has none, whatever the thread had that it interrupted.
     let _rights = AllRights::new();
     for heap in HEAPS {
-        if let Some(shared) = heap.shared()
-            && heap.policy().fork() != Fork::Inherit
-        {
+        let Some(shared) = heap.shared() else { continue };
+        if heap.policy().fork() != Fork::Inherit {
             shared.purge();
+        } else if shared.is_in_use_here() {
+            shared.visit_pending(|pending| pending.visit(|line| shared.write_back_line(line)));
         }
     }
     super::isolated::purge();

@@ -5,7 +5,7 @@
 //! | function | contents | caches |
 //! |---|---|---|
 //! | `zero_small_slot`, `small_slot_is_zero` | 32 to 64 bytes, no branch | untouched |
-//! | `zero_mid_slot`, `mid_slot_is_zero` | 80 to 256 bytes, one branch | untouched |
+//! | `zero_mid_slot`, `mid_slot_is_zero` | 80 to 528 bytes, no call | untouched |
 //! | `store_marker` | four bytes, in one store | untouched |
 //! | `zero_slot`, `slot_is_zero` | 16-byte granules, inlined up to 256 bytes | untouched |
 //! | `write_back_line` | unchanged | one line written back, not waited for |

@@ -78,7 +78,7 @@ fn slots_match_the_oracle() {
         // SAFETY: as above.
         expect_checked(len, 16, |ptr, len| unsafe { small_slot_is_zero(ptr, len) });
     }
-    for len in (80..=256).step_by(16) {
+    for len in (80..=528).step_by(16) {
         // SAFETY: as above.
         expect_zeroed(len, 16, |ptr, len| unsafe { zero_mid_slot(ptr, len) });
         // SAFETY: as above.

@@ -69,23 +69,22 @@ pub(crate) unsafe fn small_slot_is_zero(ptr: NonNull<u8>, len: usize) -> bool {
     all_zero(or(or(a, b), or(c, d)))
 }
 
-/// Whether a slot of 80 to 256 bytes is all zero, with one branch.
+/// Whether a slot of 80 to 528 bytes is all zero: no call, and one look at all that was loaded.
 ///
 /// # Safety
 /// * (valid for reads) as for [`is_zero`].
 /// * (granules) as for [`slot_is_zero`].
-/// * (length) `64 <= len <= 256`.
+/// * (length) `len >= 64`.
 #[inline(always)]
 pub(crate) unsafe fn mid_slot_is_zero(ptr: NonNull<u8>, len: usize) -> bool {
-    // SAFETY: (length): the first 64 bytes.
-    let mut sum = unsafe { four_granules(ptr, 0) };
+    let last = len - 64;
     // SAFETY: (length): the last 64 bytes.
-    sum = or(sum, unsafe { four_granules(ptr, len - 64) });
-    if len > 128 {
-        // SAFETY: 64..128.
-        sum = or(sum, unsafe { four_granules(ptr, 64) });
-        // SAFETY: 64..128 from the end.
-        sum = or(sum, unsafe { four_granules(ptr, len - 128) });
+    let mut sum = unsafe { four_granules(ptr, last) };
+    let mut at = 0;
+    while at < last {
+        // SAFETY: below `last`, where 64 bytes begin.
+        sum = or(sum, unsafe { four_granules(ptr, at) });
+        at += 64;
     }
     all_zero(sum)
 }

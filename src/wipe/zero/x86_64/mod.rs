@@ -77,31 +77,33 @@ pub(crate) unsafe fn zero_small_slot(ptr: NonNull<u8>, len: usize) {
     }
 }
 
-/// Zeroes a slot of 80 to 256 bytes with one branch.
+/// Zeroes a slot of 80 to 528 bytes: no call.
 ///
 /// # Safety
 /// * (valid for writes) as for [`zero`].
-/// * (length) `64 <= len <= 256`.
+/// * (length) `len >= 64`.
 #[inline(always)]
 pub(crate) unsafe fn zero_mid_slot(ptr: NonNull<u8>, len: usize) {
-    let first = ptr.as_ptr();
-    let end = first.wrapping_add(len);
+    let last = ptr.as_ptr().wrapping_add(len).wrapping_sub(64);
     let z = zeros();
-    // SAFETY: by (length) 64 bytes from either end are inside; (valid for writes) is forwarded.
+    // SAFETY: (length): the last 64 bytes; (valid for writes) is forwarded.
+    unsafe { zero_64(last, z) };
+    let mut at = ptr.as_ptr();
+    while at < last {
+        // SAFETY: below `last`, where 64 bytes begin.
+        unsafe { zero_64(at, z) };
+        at = at.wrapping_add(64);
+    }
+}
+
+/// # Safety
+/// * (valid for writes) as for [`zero`], of 64 bytes.
+#[inline(always)]
+unsafe fn zero_64(at: *mut u8, z: __m128i) {
+    // SAFETY: (valid for writes) is forwarded.
     unsafe {
         asm!("movups [{p}], {z}", "movups [{p} + 16], {z}", "movups [{p} + 32], {z}", "movups [{p} + 48], {z}",
-             "movups [{e} - 64], {z}", "movups [{e} - 48], {z}", "movups [{e} - 32], {z}",
-             "movups [{e} - 16], {z}",
-             p = in(reg) first, e = in(reg) end, z = in(xmm_reg) z, options(nostack, preserves_flags));
-    }
-    if len > 128 {
-        // SAFETY: 64..128 from either end is inside.
-        unsafe {
-            asm!("movups [{p} + 64], {z}", "movups [{p} + 80], {z}", "movups [{p} + 96], {z}",
-                 "movups [{p} + 112], {z}", "movups [{e} - 128], {z}", "movups [{e} - 112], {z}",
-                 "movups [{e} - 96], {z}", "movups [{e} - 80], {z}",
-                 p = in(reg) first, e = in(reg) end, z = in(xmm_reg) z, options(nostack, preserves_flags));
-        }
+             p = in(reg) at, z = in(xmm_reg) z, options(nostack, preserves_flags));
     }
 }
 

@@ -1,0 +1,130 @@
+//! Loops over the hot paths, for a tool that counts instructions: `ci/instructions`.
+//!
+//! `instructions CASE COUNT` goes round a loop COUNT times. Run with two counts, the difference is what the rounds
+//! took, whatever the program did before.
+
+// UNSAFETY: calls what a program calls through its collections.
+#![expect(unsafe_code, reason = "calls an allocator as the compiler's own code does")]
+#![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a program for a script")]
+
+use std::alloc::{GlobalAlloc, Layout};
+use std::hint::black_box;
+
+use oubliette::{Flush, Oubliette, Policy};
+
+static OFF: Oubliette = Oubliette::with_policy(Policy::PROGRAM.with_flush(Flush::Off));
+static BOUNDED: Oubliette = Oubliette::new();
+
+/// As `__rust_alloc`, which is where the allocator is inlined: the compiler knows nothing of the layout.
+#[inline(never)]
+fn allocate(layout: Layout) -> *mut u8 {
+    // SAFETY: no size here is zero.
+    unsafe { OFF.alloc(layout) }
+}
+
+/// # Safety
+/// - `block` came from `allocate` with this layout, and nobody uses it.
+#[inline(never)]
+unsafe fn free(block: *mut u8, layout: Layout) {
+    // SAFETY: forwarded.
+    unsafe { OFF.dealloc(block, layout) };
+}
+
+#[inline(never)]
+fn allocate_bounded(layout: Layout) -> *mut u8 {
+    // SAFETY: no size here is zero.
+    unsafe { BOUNDED.alloc(layout) }
+}
+
+/// # Safety
+/// - As for `free`, of `allocate_bounded`.
+#[inline(never)]
+unsafe fn free_bounded(block: *mut u8, layout: Layout) {
+    // SAFETY: forwarded.
+    unsafe { BOUNDED.dealloc(block, layout) };
+}
+
+/// # Safety
+/// - As for `free`.
+#[inline(never)]
+unsafe fn free_by_address(block: *mut u8) {
+    // SAFETY: forwarded.
+    unsafe { OFF.free(block) };
+}
+
+fn layout(size: usize) -> Layout {
+    Layout::from_size_align(black_box(size), black_box(8)).unwrap()
+}
+
+fn dynamic(count: usize, size: usize) {
+    let layout = layout(size);
+    for _ in 0..count {
+        let block = allocate(layout);
+        // SAFETY: allocated above.
+        unsafe { free(block, layout) };
+    }
+}
+
+fn constant(count: usize) {
+    const LAYOUT: Layout = Layout::new::<[u64; 4]>();
+    for _ in 0..count {
+        // SAFETY: the size is not zero.
+        let block = black_box(unsafe { OFF.alloc(LAYOUT) });
+        // SAFETY: allocated above.
+        unsafe { OFF.dealloc(block, LAYOUT) };
+    }
+}
+
+fn by_address(count: usize, size: usize) {
+    let layout = layout(size);
+    for _ in 0..count {
+        let block = allocate(layout);
+        // SAFETY: allocated above.
+        unsafe { free_by_address(block) };
+    }
+}
+
+fn bounded(count: usize, size: usize) {
+    let layout = layout(size);
+    for _ in 0..count {
+        let block = allocate_bounded(layout);
+        // SAFETY: allocated above.
+        unsafe { free_bounded(block, layout) };
+    }
+}
+
+/// Allocated by one thread, freed by another.
+fn remote(count: usize, size: usize) {
+    let layout = layout(size);
+    let blocks: Vec<usize> = (0..count).map(|_| allocate(layout).expose_provenance()).collect();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for block in &blocks {
+                // SAFETY: allocated above, and freed here only.
+                unsafe { free(std::ptr::with_exposed_provenance_mut(*block), layout) };
+            }
+        });
+    });
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [case, count] = arguments.as_slice() else {
+        println!("instructions CASE COUNT, as in ci/instructions.bounds");
+        return;
+    };
+    let count = count.parse().unwrap();
+    match case.as_str() {
+        "dynamic_32" => dynamic(count, 32),
+        "dynamic_128" => dynamic(count, 128),
+        "dynamic_256" => dynamic(count, 256),
+        "dynamic_1000" => dynamic(count, 1000),
+        "dynamic_4096" => dynamic(count, 4096),
+        "constant_32" => constant(count),
+        "by_address_32" => by_address(count, 32),
+        "by_address_256" => by_address(count, 256),
+        "bounded_32" => bounded(count, 32),
+        "remote_32" => remote(count, 32),
+        _ => panic!("no such case: {case}"),
+    }
+}
