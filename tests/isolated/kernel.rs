@@ -4,6 +4,7 @@ use std::io::Read as _;
 
 use oubliette::{Error, GuardedPages, IsolatedBox, Secret, purge, report};
 
+use super::scale::is_readable;
 use super::support::child::{self, Role};
 use super::support::fork::{ChildEnd, in_child};
 use super::support::limits::{Resource, as_ordinary_user, mapping_count, minor_faults, set, status_bytes};
@@ -17,6 +18,7 @@ pub(super) const ROLES: &[Role] = &[
     ("movable", |_| movable()),
     ("forks", |_| forks()),
     ("no_markers", |_| no_markers()),
+    ("runs_without_markers", |_| runs_without_markers()),
     ("no_pins", |_| no_pins()),
     ("lock_limit", |_| lock_limit()),
     ("address_limit", |_| address_limit()),
@@ -152,6 +154,41 @@ fn no_markers() {
     drop(open);
     assert!(mapping_count() < 300, "{}", mapping_count());
     assert!(secrets[39_999].open().is_ok());
+}
+
+/// Runs of pages as well: at three mappings each to the limit of the process, then an error.
+#[test]
+fn without_markers_runs_are_guarded_to_the_last() {
+    child::run("runs_without_markers", "").assert_success();
+}
+
+fn runs_without_markers() {
+    deny(&[Denied::GUARD_INSTALL, Denied::GUARD_INSTALL_BATCHED]).unwrap();
+    let mut runs = Vec::with_capacity(40_000);
+    let error = loop {
+        match GuardedPages::<oubliette::Ordinary>::new(100) {
+            Ok(mut run) => {
+                run.fill((runs.len() % 251) as u8);
+                runs.push(run);
+            }
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, Error::AddressSpace { .. } | Error::MappingLimit), "{error:?}");
+    assert!(runs.len() > 15_000, "{}", runs.len());
+    for (i, run) in runs.iter().enumerate().step_by(1499).chain(runs.iter().enumerate().last()) {
+        let end = run.as_ptr().addr() + 100;
+        assert!(run.iter().all(|&byte| byte == (i % 251) as u8));
+        assert!(is_readable(end - 1), "the control");
+        assert!(!is_readable(end), "behind run {i}");
+        assert!(!is_readable(end - PAGE_BYTES - 1), "in front of run {i}");
+    }
+    let count = runs.len();
+    // Room for the test to go on.
+    runs.truncate(count / 2);
+    assert!(mapping_count() < 65_000);
+    drop(runs);
+    assert!(GuardedPages::<Secret>::new(100).is_ok());
 }
 
 #[test]

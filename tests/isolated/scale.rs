@@ -85,7 +85,7 @@ fn number_bytes(number: u32) -> [u8; 4] {
 
 /// Asks the kernel instead of dying: a system call that reads from a page without access is EFAULT. A marker guard
 /// is refused as well.
-fn is_readable(address: usize) -> bool {
+pub(super) fn is_readable(address: usize) -> bool {
     let mut pipe = [0; 2];
     // SAFETY: `pipe` is valid for two descriptors.
     assert_eq!(unsafe { libc::pipe(pipe.as_mut_ptr()) }, 0);
