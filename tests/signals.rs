@@ -302,6 +302,78 @@ fn a_thread_that_stumbles_over_a_wiped_secret_does_not_change_the_status() {
     });
 }
 
+/// A child that is forked while another thread of its parent wipes has nobody to wait for.
+#[test]
+fn a_child_forked_during_the_wipe_ends_by_its_own_signal() {
+    const NAME: &str = "a_child_forked_during_the_wipe_ends_by_its_own_signal";
+    if std::env::var_os(PLAYS_A_PART).is_some() {
+        return fork_during_the_wipe();
+    }
+    // The wipe may be over, and the process with it, before it is forked.
+    let child = (0..20).find_map(|_| {
+        let (status, said) = play(NAME);
+        assert_eq!(status, libc::SIGTERM, "{said}");
+        said.lines().find_map(|line| line.strip_prefix("forked ")?.parse::<c_int>().ok())
+    });
+    let child = child.expect("a child that was forked in time");
+    // Not our child, so that its end shows only by its being gone, or waited for by nobody.
+    let is_alive = || {
+        let stat = std::fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
+        stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with('Z'))
+    };
+    for _ in 0..100 {
+        if !is_alive() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    // SAFETY: no memory is involved; it is alive, so the id is its own.
+    unsafe { libc::kill(child, libc::SIGKILL) };
+    panic!("the child waits for a thread that it does not have");
+}
+
+fn fork_during_the_wipe() {
+    /// What takes a while to be wiped, after the small secret.
+    const LARGE_BYTES: usize = 96 << 20;
+    leak_a_secret();
+    let large = oubliette::SecretVec::<u8>::new_with(LARGE_BYTES, |bytes| bytes.fill(1)).unwrap();
+    assert_eq!(large.leak().len(), LARGE_BYTES);
+    std::thread::spawn(|| unsafe { libc::kill(libc::getpid(), libc::SIGTERM) });
+    // The signal must come to another thread than this one.
+    let mut all: libc::sigset_t = unsafe { mem::zeroed() };
+    unsafe { libc::sigfillset(&raw mut all) };
+    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const all, ptr::null_mut()) };
+    std::thread::spawn(|| {
+        let mut none: libc::sigset_t = unsafe { mem::zeroed() };
+        unsafe { libc::sigemptyset(&raw mut none) };
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const none, ptr::null_mut()) };
+        loop {
+            std::thread::park();
+        }
+    });
+    while !is_wiped() {
+        std::hint::spin_loop();
+    }
+    // SAFETY: the child calls only what is async-signal-safe, and the allocator, which the C library takes over.
+    if unsafe { libc::fork() } == 0 {
+        // The harness has begun a line with the name of the test.
+        let said = format!("\nforked {}\n", std::process::id());
+        unsafe { libc::write(1, said.as_ptr().cast(), said.len()) };
+        // Whoever reads what this binary says is not to wait for it.
+        for descriptor in 0..3 {
+            unsafe { libc::close(descriptor) };
+        }
+        let mut none: libc::sigset_t = unsafe { mem::zeroed() };
+        unsafe { libc::sigemptyset(&raw mut none) };
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const none, ptr::null_mut()) };
+        unsafe { libc::raise(libc::SIGTERM) };
+        unsafe { libc::_exit(1) };
+    }
+    loop {
+        std::thread::park();
+    }
+}
+
 /// The default ignores the signal in the first process of a container; so must we.
 #[test]
 fn process_1_ignores_what_it_does_not_handle() {

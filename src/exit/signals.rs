@@ -9,7 +9,7 @@
 use core::cell::UnsafeCell;
 use core::ffi::{c_int, c_void};
 use core::mem::MaybeUninit;
-use core::sync::atomic::{AtomicI32, AtomicU8, Ordering};
+use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use crate::os::signal::{self, Disposition, Info};
 use crate::{heap, os};
@@ -137,19 +137,23 @@ fn put_default(number: c_int) {
 /// Wipes every secret. A second thread that gets here waits for the end: it may have faulted only because
 /// a secret turned to zeros, and must not be what ends the process.
 fn wipe_before_the_end() {
-    /// The thread that is at it, or 0.
-    static WIPER: AtomicI32 = AtomicI32::new(0);
+    /// The thread that is at it, below its process: a child that was forked meanwhile has neither. Or 0.
+    static WIPER: AtomicU64 = AtomicU64::new(0);
     if !super::are_signals_wanted() {
         // Opted out after a handler was set in front of ours, so that ours could not be taken away.
         return;
     }
     signal::block_all();
-    let this = signal::thread_id();
+    let process = u64::from(os::incarnation()) << 32;
+    let this = process | u64::from(signal::thread_id().cast_unsigned());
     // Relaxed: nothing is read that the other thread wrote.
-    match WIPER.compare_exchange(0, this, Ordering::Relaxed, Ordering::Relaxed) {
-        Err(other) if other != this => signal::wait_for_the_end(),
+    let before = WIPER.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |other| {
         // A thread may come twice, as when a handler that was there before us aborts.
-        Ok(_) | Err(_) => heap::purge_all(),
+        (other >> 32 << 32 != process || other == this).then_some(this)
+    });
+    match before {
+        Ok(_) => heap::purge_all(),
+        Err(_) => signal::wait_for_the_end(),
     }
 }
 
