@@ -26,6 +26,7 @@ pub(super) const ROLES: &[Role] = &[
     ("purges", |_| purges()),
     ("runs", |_| runs()),
     ("purge_beside_threads", |_| purge_beside_threads()),
+    ("purge_beside_trim", |_| purge_beside_trim()),
     ("faults", |_| faults()),
     ("lost_pins", |_| lost_pins()),
     ("pid_namespaces", |_| pid_namespaces()),
@@ -397,6 +398,42 @@ fn purge_beside_threads() {
             });
         }
         for _ in 0..300 {
+            purge();
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+}
+
+/// Places change hands and size, and are given back, while a purge is at them.
+#[test]
+fn purge_meets_threads_that_give_places_back() {
+    child::run("purge_beside_trim", "").assert_success();
+}
+
+fn purge_beside_trim() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    const MORE: std::time::Duration = std::time::Duration::from_millis(1500);
+    let stop = AtomicBool::new(false);
+    let until = std::time::Instant::now() + MORE;
+    std::thread::scope(|scope| {
+        for thread in 0..3 {
+            scope.spawn(move || {
+                while std::time::Instant::now() < until {
+                    // Two sizes of one class: a place of one has to be made anew for the other.
+                    drop(IsolatedBox::<[u8; 80_000]>::new_with(|bytes| bytes[1] = 1).unwrap());
+                    drop(IsolatedBox::<[u8; 120_000]>::new_with(|bytes| bytes[1] = 1).unwrap());
+                    if thread == 0 {
+                        oubliette::trim();
+                    }
+                }
+            });
+        }
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                purge();
+            }
+        });
+        while std::time::Instant::now() < until {
             purge();
         }
         stop.store(true, Ordering::Relaxed);

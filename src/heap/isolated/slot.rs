@@ -51,11 +51,8 @@ impl Slot {
         let arena = Arena::of(class, seal)?;
         let _rights = AllRights::new();
         let link = |number: u32| &arena.record(number).link;
-        let number = match arena.warm.pop(link) {
-            Some(number) => {
-                arena.counters.warm.fetch_sub(1, Ordering::Relaxed);
-                number
-            }
+        let number = match arena.pop_warm(block) {
+            Some(number) => number,
             None => match arena.cold.pop(link) {
                 Some(number) => number,
                 None => arena.prepare_step()?,
@@ -293,8 +290,11 @@ impl Slot {
         let canary = unsafe { self.block.sub(len) };
         // SAFETY: the window can be read, and `len` is at most the size of the array.
         unsafe { canary.copy_to_nonoverlapping(NonNull::from(&mut found).cast(), len) };
-        found == self.arena.canary(self.block, len)
-            || (found == [0; CANARY_BYTES] && self.arena.counters.is_purged.load(Ordering::Relaxed))
+        let expected = self.arena.canary(self.block, len);
+        // A purge may have come between any two bytes of it, while it was written.
+        found == expected
+            || (self.arena.counters.is_purged.load(Ordering::Relaxed)
+                && found.iter().zip(expected).all(|(found, expected)| *found == 0 || *found == expected))
     }
 
     /// Checks the bytes around the block, then wipes it and its canary: the window is all zero.
@@ -331,15 +331,42 @@ impl Slot {
 
 /// What the owner of a slot does that has no `Slot` yet, or not any more.
 impl Arena {
+    /// Takes a slot that is kept ready. One of another window has to be chilled first, which takes access away, so
+    /// it stays where it is while a purge may be at it still.
+    #[inline]
+    fn pop_warm(&self, block: Layout) -> Option<u32> {
+        let link = |number: u32| &self.record(number).link;
+        let number = self.warm.pop(link)?;
+        if self.is_window_of(number, block) || !self.is_purging() {
+            self.counters.warm.fetch_sub(1, Ordering::Relaxed);
+            return Some(number);
+        }
+        self.warm.push(number, link);
+        None
+    }
+
+    /// Whether a purge is under way. Asked about a slot that this thread has just taken or made free: a purge that
+    /// starts later finds no secret in it, and leaves it alone.
+    pub(super) fn is_purging(&self) -> bool {
+        // SeqCst: pairs with purge, see there.
+        self.purging.load(Ordering::SeqCst) != 0
+    }
+
+    /// Whether the window that a slot has is the one for such a block.
+    #[inline]
+    fn is_window_of(&self, number: u32, block: Layout) -> bool {
+        let window = self.place(number, block);
+        let (first, pages) = self.record(number).window_pages();
+        (first * self.page_bytes, pages * self.page_bytes) == (window.start, window.bytes)
+    }
+
     /// Makes a free slot ready to hold a block: open, locked, pinned if possible, all zero but the canary. After
     /// an error the slot is cold again, and free.
     fn make_ready(&self, number: u32, block: Layout) -> Result<(), Error> {
         let record = self.record(number);
         let window = self.place(number, block);
-        let (first, pages) = record.window_pages();
-        let is_same = (first * self.page_bytes, pages * self.page_bytes) == (window.start, window.bytes);
         let state = record.state();
-        let is_ready = state == State::Warm && is_same;
+        let is_ready = state == State::Warm && self.is_window_of(number, block);
         if !is_ready {
             if state == State::Warm {
                 self.chill(number, record);

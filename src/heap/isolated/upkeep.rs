@@ -106,6 +106,10 @@ impl Arena {
         // Relaxed: another thread may take or give slots meanwhile; then a few more or fewer are kept.
         while self.counters.warm.load(Ordering::Relaxed) > self.counters.reserved.load(Ordering::Relaxed) {
             let Some(number) = self.warm.pop(link) else { return };
+            if self.is_purging() {
+                // It may be at this one.
+                return self.warm.push(number, link);
+            }
             self.counters.warm.fetch_sub(1, Ordering::Relaxed);
             self.chill(number, self.record(number));
             self.cold.push(number, link);
