@@ -20,6 +20,8 @@ pub(crate) const CHECKS: &[Check] = &[
     Check::new("iommu_stops_what_comes_during_unmap", during_unmap),
     Check::new("iommu_keeps_a_leaked_mapping_apart", leaked),
     Check::new("iommu_quarantines_what_cannot_be_unmapped", quarantine),
+    Check::new("iommu_quarantines_where_descriptors_were_closed", closed),
+    Check::new("iommu_survives_every_refusal", every_refusal),
     Check::new("iommu_mapping_stays_with_its_process", forked),
 ];
 
@@ -308,6 +310,67 @@ fn quarantine() -> Outcome {
     let after = after.dma();
     require(after.quarantined == before.quarantined + 2, || format!("{after:?}"))?;
     require(after.quarantined_bytes == before.quarantined_bytes + 2 * PAGE, || format!("{after:?}"))
+}
+
+/// A program that closes every descriptor, as daemons do, ends the container behind its back: nobody can say any more
+/// what is mapped, so the buffer is never used again.
+fn closed() -> Outcome {
+    let address = edu::addresses()[0];
+    let container = edu::container(&[address])?;
+    let mapping = container.map::<Both>(DmaBuffer::new(PAGE)?)?;
+    let before = report().dma().quarantined;
+    // SAFETY: closes what others own; none of their values is dropped below, and all else goes by `EBADF`.
+    let code = unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, 0) };
+    require(code == 0, || "close_range".to_owned())?;
+    let refused = mapping.unmap().map(drop);
+    std::mem::forget(container);
+    let wanted = Err(Error::Iommu(IommuRefusal::NotUnmapped { errno: libc::EBADF }));
+    require(refused == wanted, || format!("{refused:?}"))?;
+    let after = report().dma().quarantined;
+    require(after == before + 1, || format!("{after} quarantined, {before} before"))
+}
+
+/// All that is done with a device, with each of its system calls refused in turn.
+fn every_refusal() -> Outcome {
+    const CALLS: [Call; 4] = [Call::VfioOpen, Call::VfioMap, Call::VfioUnmap, Call::VfioDevice];
+    let address = edu::addresses()[0];
+    edu::bind(address);
+    let mut refusals = 0;
+    for call in CALLS {
+        for nth in 0.. {
+            let before = report();
+            let calls = fault::count(call);
+            let fault = fault::fail(call, nth, libc::EIO);
+            let result = whole_course(address);
+            drop(fault);
+            let was_refused = fault::count(call) > calls + nth;
+            let (before, after) = (before.dma(), report());
+            let after = after.dma();
+            let lost = after.quarantined - before.quarantined;
+            let is_unmap = was_refused && call == Call::VfioUnmap;
+            require(lost == usize::from(is_unmap), || format!("{call:?} {nth}: {lost} quarantined"))?;
+            require(after.live == before.live + lost, || format!("{call:?} {nth}: a buffer was lost"))?;
+            if !was_refused {
+                require(result.is_ok(), || format!("without a refusal: {result:?}"))?;
+                break;
+            }
+            // The one that stops the device when it is dropped has nobody to tell.
+            let is_told = result.is_err() || call == Call::VfioDevice;
+            require(is_told, || format!("{call:?} {nth}: nobody was told"))?;
+            refusals += 1;
+        }
+    }
+    println!("{refusals} refusals");
+    require(refusals >= 15, || format!("{refusals} refusals only"))
+}
+
+fn whole_course(address: oubliette::dma::vfio::PciAddress) -> Outcome {
+    let container = edu::container(&[address])?;
+    let edu = Edu::new(&container, address)?;
+    let mapping = container.map::<Both>(DmaBuffer::new(PAGE)?)?;
+    edu.start_giving(mapping.iova())?;
+    drop(mapping.unmap()?);
+    Ok(())
 }
 
 /// A forked child can neither end its parent's mapping nor make one, and what it drops is its own.

@@ -125,3 +125,19 @@ impl fmt::Display for NotMapped {
 }
 
 impl core::error::Error for NotMapped {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dma::vfio::{Both, Device};
+
+    #[test]
+    fn what_belongs_to_a_device_may_go_to_the_thread_that_drives_it() {
+        const fn sent<T: Send>() {}
+        const fn shared<T: Sync>() {}
+        sent::<IommuMapping<'_, Both>>();
+        sent::<Device<'_>>();
+        sent::<Container>();
+        shared::<Container>();
+    }
+}
