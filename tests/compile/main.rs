@@ -25,7 +25,7 @@ fn what_would_touch_a_buffer_in_flight_is_refused() {
 
 /// The same for packets.
 #[test]
-#[cfg(all(feature = "xdp", target_os = "linux", target_pointer_width = "64"))]
+#[cfg(all(feature = "xdp", target_os = "linux", target_pointer_width = "64", not(oubliette_portable)))]
 fn what_would_touch_a_frame_of_the_kernel_is_refused() {
     trybuild::TestCases::new().compile_fail("tests/compile/xdp/*.rs");
 }

@@ -38,10 +38,12 @@ fn under_fire(test: impl FnOnce(&AtomicBool) + Send) {
 
 #[test]
 fn no_byte_lands_after_the_end_of_a_socket() {
-    const ROUNDS: u32 = 30;
+    const ROUNDS: u32 = 20;
+    // More than are filled until long after the end.
+    const FRAMES: u32 = 4096;
     under_fire(|_| {
         let memory = OwnMemory::open();
-        let mut buffer = Some(DmaBuffer::new(64 * 2048).unwrap());
+        let mut buffer = Some(DmaBuffer::new(FRAMES as usize * 2048).unwrap());
         let mut landed = 0;
         let mut longest = Duration::ZERO;
         for round in 0..ROUNDS {
@@ -51,7 +53,7 @@ fn no_byte_lands_after_the_end_of_a_socket() {
             owned.fill(0);
             let (start, len) = (owned.as_ptr().addr(), owned.len());
             let umem = Umem::new(owned, FrameSize::Bytes2048);
-            let options = XdpOptions::new().wipe(Wipe::AtEnd);
+            let options = XdpOptions::new().wipe(Wipe::AtEnd).receive_frames(FRAMES);
             let socket = XdpSocket::bind(umem, &interface, 0, options).unwrap();
             // The control: as long as the socket lives they do land, looked at from outside.
             let end = Instant::now() + LONG;
@@ -62,6 +64,8 @@ fn no_byte_lands_after_the_end_of_a_socket() {
             // In flight: some packets are held, some wait, more come. At one moment or another.
             drop((0..round).map_while(|_| socket.receive()).collect::<Vec<_>>());
             let begun = Instant::now();
+            let left = FRAMES - round - socket.wait(Some(Duration::ZERO)).unwrap();
+            assert!(left > FRAMES / 2, "only {left} frames that packets can land in");
             let mut back = socket.into_buffer().unwrap();
             longest = longest.max(begun.elapsed());
             back.fill(0);

@@ -9,7 +9,7 @@
     clippy::mem_forget,
     reason = "a test may panic"
 )]
-#![cfg(all(target_os = "linux", target_pointer_width = "64"))]
+#![cfg(all(target_os = "linux", target_pointer_width = "64", not(any(miri, oubliette_portable))))]
 
 mod crimes;
 mod endings;
