@@ -34,8 +34,8 @@ impl Errno {
     /// Too long a name.
     #[cfg(feature = "vfio")]
     pub(crate) const NAMETOOLONG: Self = Self(libc::ENAMETOOLONG);
-    /// No such device.
-    #[cfg(feature = "vfio")]
+    /// No such device, or no such interface.
+    #[cfg(any(feature = "vfio", feature = "xdp"))]
     pub(crate) const NODEV: Self = Self(libc::ENODEV);
     /// No such file, or nothing there.
     #[cfg(feature = "vfio")]

@@ -15,8 +15,6 @@ use crate::os::Errno;
 impl Errno {
     /// No such family of sockets.
     pub(crate) const AFNOSUPPORT: Self = Self(libc::EAFNOSUPPORT);
-    /// No such interface.
-    pub(crate) const NODEV: Self = Self(libc::ENODEV);
     /// No buffers: for `XDP_UMEM_REG`, the limit of locked memory.
     pub(crate) const NOBUFS: Self = Self(libc::ENOBUFS);
     /// The interface is down.
