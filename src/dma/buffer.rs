@@ -33,8 +33,8 @@ use crate::{Error, exit};
 ///   memory pressure, and not on `move_pages(2)`. So no copy of what is in it stays behind in another frame.
 /// * *Its end.* Dropping it wipes all of its pages, past the CPU's caches, then ends the pin, the lock and the mapping,
 ///   in this order. [`purge`](crate::purge) and the end of the process wipe it too.
-/// * *Other processes.* A forked child finds zeros ([`HugePages::Explicit`]: nothing, and touching it is a
-///   fault there). It is not in core dumps.
+/// * *Other processes.* A forked child finds zeros ([`HugePages::Explicit`]: no bytes at all). It is not in core
+///   dumps.
 ///
 /// # What is not
 ///
@@ -128,6 +128,14 @@ impl DmaBuffer {
     }
 }
 
+impl DmaBuffer {
+    /// Where its bytes are, and how many this process has: a child may have none.
+    fn bytes(&self) -> (NonNull<u8>, usize) {
+        let (data, _) = self.run.data();
+        (data, if self.run.is_mapped_here() { self.len } else { 0 })
+    }
+}
+
 /// Makes a [`DmaBuffer`].
 #[derive(Clone, Copy, Debug)]
 #[must_use = "it makes nothing until `build`"]
@@ -173,18 +181,18 @@ impl Deref for DmaBuffer {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        let (data, _) = self.run.data();
+        let (data, len) = self.bytes();
         // SAFETY: mapped and readable, at least `len` bytes (invariant 1), zeros at first and only ever written as
         // bytes; no device writes to them while this value can be borrowed (invariant 3).
-        unsafe { slice::from_raw_parts(data.as_ptr(), self.len) }
+        unsafe { slice::from_raw_parts(data.as_ptr(), len) }
     }
 }
 
 impl DerefMut for DmaBuffer {
     fn deref_mut(&mut self) -> &mut [u8] {
-        let (data, _) = self.run.data();
+        let (data, len) = self.bytes();
         // SAFETY: as for `deref`; writable too, and `&mut self` keeps everybody else out.
-        unsafe { slice::from_raw_parts_mut(data.as_ptr(), self.len) }
+        unsafe { slice::from_raw_parts_mut(data.as_ptr(), len) }
     }
 }
 

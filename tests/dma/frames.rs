@@ -5,14 +5,16 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use oubliette::DmaBuffer;
+use oubliette::dma::HugePages;
+use oubliette::{DmaBuffer, Error};
 
 use crate::support::child::{self, Role};
 use crate::support::fork::{ChildEnd, in_child};
-use crate::support::pages::{HUGE_PAGE_BYTES, PAGE_BYTES, advise, frame_of, map};
+use crate::support::pages::{HUGE_PAGE_BYTES, PAGE_BYTES, advise, frame_of, map, mapping_at};
 use crate::support::{limits, skip};
 
-pub(super) const ROLES: &[Role] = &[("dma memory pressure", under_pressure)];
+pub(super) const ROLES: &[Role] =
+    &[("dma memory pressure", under_pressure), ("dma explicit huge pages", explicit_huge_pages)];
 
 const BYTES: usize = 2 * HUGE_PAGE_BYTES;
 
@@ -163,6 +165,47 @@ fn a_child_while_the_parent_writes() {
     let _ = &mut done;
     assert_eq!(writer, ChildEnd::Done);
     assert_unmoved(&buffer, &before);
+}
+
+#[test]
+fn huge_pages_of_the_pool() {
+    if !limits::is_root() {
+        return skip::not_set_up("the pool of huge pages is root's");
+    }
+    child::run("dma explicit huge pages", "").assert_success();
+}
+
+fn explicit_huge_pages(_: &str) {
+    const POOL: &str = "/proc/sys/vm/nr_hugepages";
+    let before: usize = fs::read_to_string(POOL).unwrap().trim().parse().unwrap();
+    let _pool = Setting::set(POOL, &(before + 2).to_string()).unwrap();
+    let buffer = DmaBuffer::builder(BYTES).huge_pages(HugePages::Explicit).build();
+    let mut buffer = match buffer {
+        Err(Error::HugePages { .. }) => {
+            return skip::impossible("memory is too fragmented for two huge pages");
+        }
+        buffer => buffer.unwrap(),
+    };
+    buffer.fill(7);
+    assert_eq!(buffer.huge_pages(), HugePages::Explicit);
+    let mapping = mapping_at(buffer.as_ptr().addr());
+    assert_eq!(mapping.range.len(), BYTES);
+    let frames_before = frames(buffer.as_ptr().addr()).unwrap();
+    fs::write("/proc/sys/vm/compact_memory", "1").unwrap();
+    assert_unmoved(&buffer, &frames_before);
+    let mut inherited = Some(buffer);
+    let in_child = in_child(|| {
+        let buffer = inherited.take().unwrap();
+        assert!(buffer.is_empty(), "a child has none of it");
+        drop(buffer);
+    });
+    assert_eq!(in_child, ChildEnd::Done);
+    let buffer = inherited.take().unwrap();
+    assert_unmoved(&buffer, &frames_before);
+    drop(buffer);
+    let free = fs::read_to_string("/proc/meminfo").unwrap();
+    let free = free.lines().find_map(|line| line.strip_prefix("HugePages_Free:")).unwrap().trim();
+    assert!(free.parse::<usize>().unwrap() >= 2, "given back: {free}");
 }
 
 /// A memory cgroup of this test, removed when it is dropped.

@@ -21,8 +21,11 @@ use crate::os::Errno;
 use crate::os::queue::{Direction, Request};
 use crate::{Error, Operation};
 
-/// How long the end of a cancelled transfer is waited for when its owner is dropped.
-const LONGEST_END: Duration = Duration::from_secs(5);
+/// How long the end of a transfer is waited for, when its owner is dropped, before the kernel is asked again to
+/// cancel it.
+const WAIT_FOR_END: Duration = Duration::from_millis(250);
+/// How often it is asked: for 5 seconds.
+const ATTEMPTS_TO_CANCEL: u32 = 20;
 
 /// What a transfer can own: a [`DmaBuffer`], or one of a [`BufferPool`](super::BufferPool).
 pub trait TransferBuffer: private::Sealed + Send + Unpin + 'static {}
@@ -234,13 +237,19 @@ impl<B: TransferBuffer> Drop for InFlight<B> {
         if self.flying.is_none() {
             return;
         }
-        self.ask_to_cancel();
-        if let Some(flying) = self.flying.take() {
-            let until = Instant::now().checked_add(LONGEST_END);
-            match flying.ring.wait(flying.ticket, until) {
+        let mut attempts = ATTEMPTS_TO_CANCEL;
+        loop {
+            // Again and again: a request to cancel can fail, or come while the kernel has just begun.
+            self.ask_to_cancel();
+            let Some(flying) = &self.flying else { return };
+            let until = Instant::now().checked_add(WAIT_FOR_END);
+            let ended = flying.ring.wait(flying.ticket, until);
+            attempts = attempts.saturating_sub(1);
+            match ended {
                 // In a child the kernel never touched this process's copy of the buffer.
-                Ok(_) | Err(Lost::LeftBehind) => drop(flying),
-                Err(Lost::Broken(_) | Lost::Late) => quarantine(flying),
+                Ok(_) | Err(Lost::LeftBehind) => return drop(self.flying.take()),
+                Err(Lost::Late) if attempts > 0 => {}
+                Err(Lost::Broken(_) | Lost::Late) => return self.flying.take().map_or((), quarantine),
             }
         }
     }

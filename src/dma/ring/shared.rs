@@ -14,7 +14,8 @@ use crate::os::queue::{Locked, Queue, Request};
 use crate::os::{self, Errno};
 use crate::{Error, Operation};
 
-/// How long errors that may pass are taken for that: no memory for requests, too many under way.
+/// How long a transfer is watched while the kernel cannot be entered: no memory for requests, too many under way, a call
+/// that is forbidden by now.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// When to look again after such an error.
 const SOON: Duration = Duration::from_millis(2);
@@ -269,7 +270,11 @@ impl Shared {
                 wake(wakers);
                 continue;
             }
-            trouble.note(submitted)?;
+            match submitted {
+                // It, or what is before it in the queue, will never begin.
+                Err(errno) if !may_pass(errno) => return Err(Lost::Broken(errno)),
+                submitted => trouble.note(submitted)?,
+            }
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));
             if left == Some(Duration::ZERO) {
                 return Err(Lost::Late);
@@ -323,14 +328,19 @@ impl Trouble {
     fn note(&mut self, entered: os::Result<()>) -> Result<(), Lost> {
         match entered {
             Ok(()) => self.since = None,
-            Err(Errno::AGAIN | Errno::BUSY | Errno::INTR | Errno::NOMEM) => {
+            // Even where the kernel cannot be entered any more it writes its completions.
+            Err(errno) => {
                 let since = *self.since.get_or_insert_with(Instant::now);
                 if since.elapsed() > PATIENCE {
-                    return Err(Lost::Broken(Errno::AGAIN));
+                    return Err(Lost::Broken(errno));
                 }
             }
-            Err(errno) => return Err(Lost::Broken(errno)),
         }
         Ok(())
     }
+}
+
+/// Whether the next attempt may do what this one did not.
+const fn may_pass(errno: Errno) -> bool {
+    matches!(errno, Errno::AGAIN | Errno::BUSY | Errno::INTR | Errno::NOMEM)
 }

@@ -146,6 +146,11 @@ impl Ring {
         self.start(Direction::Write, buffer, part, file, offset)
     }
 
+    #[cfg(test)]
+    pub(super) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
     fn start<B: TransferBuffer>(
         &self,
         direction: Direction,

@@ -323,6 +323,82 @@ fn an_entry_that_could_not_be_submitted_is_a_transfer_all_the_same() {
 }
 
 #[test]
+fn an_end_is_seen_without_entering_the_kernel() {
+    skip_without_rings!();
+    let before = stats().quarantined;
+    let ring = Ring::new(4).unwrap();
+    let (from, mut to) = io::pipe().unwrap();
+    let in_flight = ring.read(filled(4, 0), &from, 0).unwrap();
+    let fault = fake::fail_always(Call::RingEnter, Errno::PERM);
+    to.write_all(b"abcd").unwrap();
+    assert_eq!(in_flight.wait().unwrap().1, 4);
+    drop(fault);
+    assert_eq!(stats().quarantined, before);
+}
+
+#[test]
+fn more_completions_than_their_queue_holds() {
+    skip_without_rings!();
+    let ring = Ring::new(1).unwrap();
+    let (from, mut to) = io::pipe().unwrap();
+    let mut in_flight = ring.read(filled(4, 0), &from, 0).unwrap();
+    // The queue has two places. Answers to these are not taken out of it.
+    for tag in 0..10 {
+        let mut locked = ring.shared().queue.lock().unwrap();
+        locked.push_cancel(u64::MAX >> 2, (1 << 63) | tag).unwrap();
+        locked.submit().unwrap();
+    }
+    to.write_all(b"abcd").unwrap();
+    let end = Instant::now() + Duration::from_secs(5);
+    let (_, n) = loop {
+        match in_flight.try_wait() {
+            Attempt::Done(done) => break done.unwrap(),
+            Attempt::Pending(again) => in_flight = again,
+        }
+        assert!(Instant::now() < end, "it is behind those that were kept back");
+    };
+    assert_eq!(n, 4);
+}
+
+#[test]
+fn threads_whose_calls_fail_now_and_then() {
+    const THREADS: u8 = 4;
+    const ROUNDS: usize = 500;
+    skip_without_rings!();
+    let before = stats().quarantined;
+    let ring = Ring::new(8).unwrap();
+    thread::scope(|scope| {
+        for id in 1..=THREADS {
+            let ring = &ring;
+            scope.spawn(move || {
+                let (from, mut to) = io::pipe().unwrap();
+                let errnos = [Errno::AGAIN, Errno::BUSY, Errno::INTR, Errno::NOMEM];
+                for round in 0..ROUNDS {
+                    let chaos = round * 7 + usize::from(id);
+                    let fault = fake::fail(Call::RingEnter, chaos % 4, errnos[chaos % errnos.len()]);
+                    let in_flight = ring.read(filled(4, 0), &from, 0).unwrap();
+                    match chaos % 3 {
+                        0 => drop(in_flight),
+                        1 => {
+                            to.write_all(&[id; 4]).unwrap();
+                            let (buffer, n) = in_flight.wait().unwrap();
+                            assert_eq!((n, &buffer[..]), (4, &[id; 4][..]));
+                        }
+                        _ => {
+                            to.write_all(&[id; 4]).unwrap();
+                            let (buffer, n) = block_on(in_flight).unwrap();
+                            assert_eq!((n, &buffer[..]), (4, &[id; 4][..]));
+                        }
+                    }
+                    drop(fault);
+                }
+            });
+        }
+    });
+    assert_eq!(stats().quarantined, before);
+}
+
+#[test]
 fn what_cannot_be_proved_to_have_ended_is_quarantined() {
     const TEST: &str = concat!(module_path!(), "::what_cannot_be_proved_to_have_ended_is_quarantined");
     skip_without_rings!();

@@ -257,12 +257,26 @@ impl<'a, T> Locked<'a, T> {
         unsafe { self.queue.ring.0.submission_shared() }.len()
     }
 
-    /// Takes every completion out of the queue: its tag, and bytes transferred or a negative `errno`.
+    /// Takes every completion out of the queue: its tag, and bytes transferred or a negative `errno`. Those that the kernel
+    /// had to keep back, since the queue was full, too.
     pub(crate) fn reap(&mut self, mut each: impl FnMut(&mut T, u64, i32)) {
-        // SAFETY: this thread holds the lock (invariant 1), and no other one exists in it at this moment.
-        let completions = unsafe { self.queue.ring.0.completion_shared() };
-        for completion in completions {
-            each(&mut self.records, completion.user_data(), completion.result());
+        loop {
+            let mut nr_taken = 0_usize;
+            // SAFETY: this thread holds the lock (invariant 1), and no other one exists in it at this moment.
+            let completions = unsafe { self.queue.ring.0.completion_shared() };
+            for completion in completions {
+                nr_taken = nr_taken.wrapping_add(1);
+                each(&mut self.records, completion.user_data(), completion.result());
+            }
+            // SAFETY: as above, of the other queue.
+            let has_more = unsafe { self.queue.ring.0.submission_shared() }.cq_overflow();
+            if !has_more || nr_taken == 0 || fake::gate(Call::RingEnter).is_err() {
+                return;
+            }
+            // The kernel fills the queue again when it is entered; the crate asks it to, seeing the same mark.
+            if self.queue.ring.0.submit().is_err() {
+                return;
+            }
         }
     }
 
