@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{controls, iommu, keys, late, moves, refusals, secrets};
+use crate::{controls, iommu, keys, late, moves, packets, refusals, secrets};
 
 /// How a check ended, if it did not panic.
 pub(crate) type Outcome = Result<(), Ended>;
@@ -46,6 +46,7 @@ pub(crate) const GROUPS: &[(&str, &[Check])] = &[
     ("key_costs", keys::COSTS),
     ("refusals", refusals::CHECKS),
     ("late", late::CHECKS),
+    ("packets", packets::CHECKS),
     // Last, so that nothing takes the frames that it leaves behind.
     ("moves", moves::CHECKS),
 ];

@@ -60,6 +60,8 @@ mod late_io;
 #[cfg(target_os = "linux")]
 mod moves;
 #[cfg(target_os = "linux")]
+mod packets;
+#[cfg(target_os = "linux")]
 mod refusals;
 #[cfg(target_os = "linux")]
 mod report;

@@ -47,7 +47,7 @@ fn no_byte_lands_after_the_end_of_a_socket() {
         let mut landed = 0;
         let mut longest = Duration::ZERO;
         for round in 0..ROUNDS {
-            let mode = if round % 2 == 0 { Attach::Driver } else { Attach::Generic };
+            let mode = if round.is_multiple_of(2) { Attach::Driver } else { Attach::Generic };
             let interface = Interface::attach(OURS, mode).unwrap();
             let mut owned = buffer.take().unwrap();
             owned.fill(0);

@@ -1,0 +1,134 @@
+//! AF_XDP on other kernels than this machine's: packets arrive whole, and none lands after the end of a socket.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use oubliette::DmaBuffer;
+use oubliette::dma::xdp::{Attach, FrameSize, Interface, Umem, Wipe, XdpOptions, XdpSocket};
+
+use crate::check::{Check, Ended, Outcome, require};
+use crate::support::net::{self, Wire};
+use crate::support::pages::OwnMemory;
+use crate::support::pattern;
+
+pub(crate) const CHECKS: &[Check] = &[
+    Check::new("xdp_packets_arrive_whole_through_few_frames", arrive),
+    Check::new("xdp_no_byte_lands_after_the_end", after_the_end),
+];
+
+/// Our end of the pair, and the other.
+const OURS: &str = "ours";
+const THEIRS: &str = "theirs";
+const LONG: Duration = Duration::from_secs(20);
+
+/// Runs a check with a pair of interfaces in a network of its own.
+fn with_pair(check: impl FnOnce() -> Outcome + Send) -> Outcome {
+    let mut outcome = Err(Ended::Failed("no network namespace".to_owned()));
+    net::in_own_network(|| {
+        outcome = net::make_pair(OURS, THEIRS, 1)
+            .map_err(|error| Ended::Skipped(format!("this kernel has no veth: {error}")))
+            .and_then(|()| Ok([net::turn_on(OURS)?, net::turn_on(THEIRS)?]))
+            .and_then(|_| check());
+    });
+    outcome
+}
+
+fn packet(seed: u64, len: usize) -> Vec<u8> {
+    let mut packet = vec![0xff; len];
+    packet[6..12].fill(2);
+    packet[12..14].copy_from_slice(&[0x88, 0xb5]);
+    pattern::fill(&mut packet[14..], seed);
+    packet
+}
+
+fn umem(frames: u32) -> Result<Umem, Ended> {
+    Ok(Umem::new(DmaBuffer::new(frames as usize * 2048)?, FrameSize::Bytes2048))
+}
+
+fn arrive() -> Outcome {
+    const PACKETS: u64 = 2000;
+    for mode in [Attach::Driver, Attach::Generic] {
+        with_pair(|| {
+            let interface = Interface::attach(OURS, mode)?;
+            let socket = XdpSocket::bind(umem(16)?, &interface, 0, XdpOptions::new())?;
+            let wire = Wire::new(THEIRS)?;
+            let end = Instant::now() + LONG;
+            while socket.wait(Some(Duration::from_millis(50)))? == 0 {
+                let _ = wire.send(&packet(0, 60));
+                require(Instant::now() < end, || "the pair does not connect".to_owned())?;
+            }
+            while socket.wait(Some(Duration::from_millis(50)))? > 0 {
+                drop(socket.receive());
+            }
+            for seed in 1..=PACKETS {
+                let len = 60 + (seed as usize * 37) % 1400;
+                wire.send(&packet(seed, len))?;
+                socket.wait(Some(LONG))?;
+                let received = socket.receive();
+                let is_whole = received.is_some_and(|received| *received == *packet(seed, len));
+                require(is_whole, || format!("{mode:?}: packet {seed} is another"))?;
+                if seed % 4 == 0 {
+                    let sent = packet(seed, len);
+                    while socket.send(&sent).is_err() {
+                        require(Instant::now() < end, || "frames do not come back".to_owned())?;
+                    }
+                    let got = wire.receive(LONG);
+                    require(got == Some(sent), || format!("{mode:?}: sent packet {seed} is another"))?;
+                }
+            }
+            println!("{mode:?}: {PACKETS} packets through 8 frames, and a quarter as many back");
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+fn after_the_end() -> Outcome {
+    const ROUNDS: u32 = 5;
+    // More than are filled until long after the end.
+    const FRAMES: u32 = 1024;
+    with_pair(|| {
+        let wire = Wire::new(THEIRS)?;
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let packet = packet(1, 1000);
+                while !is_over.load(Ordering::Relaxed) {
+                    let _ = wire.send(&packet);
+                }
+            });
+            let checked = (0..ROUNDS).try_for_each(|round| one_end(round, FRAMES));
+            is_over.store(true, Ordering::Relaxed);
+            checked
+        })?;
+        let quarantined = oubliette::report().dma().quarantined;
+        require(quarantined == 0, || format!("{quarantined} quarantined"))
+    })
+}
+
+fn one_end(round: u32, frames: u32) -> Outcome {
+    let memory = OwnMemory::open();
+    let interface =
+        Interface::attach(OURS, if round.is_multiple_of(2) { Attach::Driver } else { Attach::Generic })?;
+    let umem = umem(frames)?;
+    let options = XdpOptions::new().wipe(Wipe::AtEnd).receive_frames(frames);
+    let socket = XdpSocket::bind(umem, &interface, 0, options)?;
+    require(socket.wait(Some(LONG))? > 0, || "nothing lands in a live socket".to_owned())?;
+    let first = socket.receive().map(|packet| packet.as_ptr().addr());
+    let begun = Instant::now();
+    let waiting = socket.wait(Some(Duration::ZERO))?;
+    let mut buffer = socket.into_buffer()?;
+    println!("round {round}: {waiting} packets waited at the end, which took {:?}", begun.elapsed());
+    let range = buffer.as_ptr_range();
+    require(first.is_some_and(|first| (range.start.addr()..range.end.addr()).contains(&first)), || {
+        "a packet that does not lie in the buffer".to_owned()
+    })?;
+    require(waiting < frames / 2, || "no frames left that packets can land in".to_owned())?;
+    buffer.fill(0);
+    let end = Instant::now() + Duration::from_millis(100);
+    while Instant::now() < end {
+        let is_zero = memory.is_zero(buffer.as_ptr().addr(), buffer.len());
+        require(is_zero, || format!("a byte landed after the end, in round {round}"))?;
+    }
+    Ok(())
+}
