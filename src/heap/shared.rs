@@ -103,6 +103,8 @@ pub(crate) struct Counters {
     pub(crate) leaked_bytes: AtomicUsize,
     /// Whether `purge` ran: how often.
     pub(crate) purges: AtomicUsize,
+    /// How many purges are under way, during which no slab loses its pages.
+    pub(crate) purging: AtomicU32,
 }
 
 impl Counters {
@@ -239,6 +241,7 @@ impl Shared {
                 // Locks and pins are not inherited (mlock(2), fork(2)).
                 let no_longer_locked = self.counters.locked_bytes.swap(0, Ordering::Relaxed);
                 self.counters.pinned_bytes.store(0, Ordering::Relaxed);
+                self.counters.purging.store(0, Ordering::Relaxed);
                 self.units.forget_after_fork();
                 self.large.forget_after_fork();
                 if self.policy.fork() == Fork::Exclude {

@@ -259,11 +259,20 @@ impl Shared {
         let header = self.tables.header(unit);
         let is_own = self.is_of_this_process(&header.generation);
         self.tables.home(unit).store(0, Ordering::Relaxed);
-        header.owner_class.store(0, Ordering::Relaxed);
+        // SeqCst, as the load of `purging` below: see `Shared::purge`.
+        header.owner_class.store(0, Ordering::SeqCst);
         header.is_second_hand.store(1, Ordering::Relaxed);
         self.counters.give(UNIT_BYTES);
         if is_own && self.keep_warm(unit) {
             return;
+        }
+        if is_own
+            && self.policy.backing() == Backing::Hidden
+            && self.counters.purging.load(Ordering::SeqCst) != 0
+        {
+            // A purge may be wiping it, and hidden pages go with their mapping: kept as they are, zero, for the next
+            // slab.
+            return self.give_unit(unit);
         }
         self.unpin_unit(unit);
         header.touched.store(0, Ordering::Relaxed);

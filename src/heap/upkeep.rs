@@ -88,11 +88,14 @@ impl Shared {
         }
         // First, so that a block wiped under its owner's hands is not taken for a crime.
         self.counters.purges.fetch_add(1, Ordering::SeqCst);
+        // Pairs with `release_unit`, which gives a slab up and then looks here: either we see that it is no slab any
+        // more, or its pages stay as they are until we are done (both sides SeqCst).
+        self.counters.purging.fetch_add(1, Ordering::SeqCst);
         for number in 1..self.units.watermark() {
             let Some(unit) = self.unit(number) else { continue };
             let header = self.tables.header(unit);
-            // Acquire pairs with Release in `add_slab`.
-            if header.owner_class.load(Ordering::Acquire) == 0 || self.is_inherited(unit) {
+            // SeqCst: as above. It includes Acquire, which pairs with Release in `add_slab`.
+            if header.owner_class.load(Ordering::SeqCst) == 0 || self.is_inherited(unit) {
                 continue;
             }
             let (ptr, len) = self.payload(unit);
@@ -103,6 +106,7 @@ impl Shared {
             // SAFETY: the data pages of a block, as above.
             unsafe { wipe::zero_and_flush(ptr, data_bytes) };
         });
+        self.counters.purging.fetch_sub(1, Ordering::SeqCst);
     }
 
     /// Whether every byte behind a block is as it should be or zero: what a purge leaves of them, which may have

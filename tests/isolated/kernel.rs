@@ -27,6 +27,7 @@ pub(super) const ROLES: &[Role] = &[
     ("runs", |_| runs()),
     ("purge_beside_threads", |_| purge_beside_threads()),
     ("purge_beside_trim", |_| purge_beside_trim()),
+    ("purge_beside_hidden", |_| purge_beside_hidden()),
     ("faults", |_| faults()),
     ("lost_pins", |_| lost_pins()),
     ("pid_namespaces", |_| pid_namespaces()),
@@ -437,6 +438,35 @@ fn purge_beside_trim() {
             purge();
         }
         stop.store(true, Ordering::Relaxed);
+    });
+}
+
+/// Hidden slabs lose their files when they are given back: not under a purge.
+#[test]
+fn purge_meets_threads_that_give_hidden_slabs_back() {
+    child::run("purge_beside_hidden", "").assert_success();
+}
+
+fn purge_beside_hidden() {
+    const MORE: std::time::Duration = std::time::Duration::from_millis(1500);
+    if let Err(error) = oubliette::set_secret_backing(oubliette::Backing::Hidden) {
+        return skip::impossible(&error.to_string());
+    }
+    let until = std::time::Instant::now() + MORE;
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while std::time::Instant::now() < until {
+                    let slab: Vec<_> =
+                        (0..8).map(|_| oubliette::SecretBox::<[u8; 7000]>::random().unwrap()).collect();
+                    drop(slab);
+                    oubliette::trim();
+                }
+            });
+        }
+        while std::time::Instant::now() < until {
+            purge();
+        }
     });
 }
 
