@@ -224,10 +224,10 @@ impl Shared {
 
     /// Ends what `lock_part` did for pages that no block uses, and gives their memory back. Hidden memory stays if
     /// the kernel refuses; it is zero.
-    pub(crate) fn unhide_part(&self, offset: usize, bytes: usize) {
+    pub(crate) fn unhide_part(&self, offset: usize, bytes: usize, access: Access) {
         if let (Ok(offset), Ok(len)) = (pages(offset), pages(bytes))
             // SAFETY: no block uses the pages.
-            && unsafe { self.memory.unhide(offset, len) }.is_ok()
+            && unsafe { self.memory.unhide(offset, len, access) }.is_ok()
         {
             subtract(&self.counters.locked_bytes, bytes);
         }
@@ -278,13 +278,9 @@ impl Shared {
         header.touched.store(0, Ordering::Relaxed);
         if self.policy.backing() == Backing::Hidden {
             if is_own {
-                self.unhide_part(unit.offset(), PAYLOAD_BYTES);
-                if let (Ok(offset), Ok(bytes)) = (pages(unit.offset()), pages(PAYLOAD_BYTES)) {
-                    // Other threads may still remember lines of it, to be written back: that needs a mapping that
-                    // can be read.
-                    // SAFETY: no slot of the unit is in use.
-                    let _ = unsafe { self.memory.set_access(offset, bytes, Access::Read) };
-                }
+                // Other threads may still remember lines of it, to be written back: that needs a mapping that can be
+                // read, at any moment.
+                self.unhide_part(unit.offset(), PAYLOAD_BYTES, Access::Read);
             }
             header.prepared.store(Prepared::Unlocked as u32, Ordering::Relaxed);
             self.units.bare.push(unit.number(), |number| self.unit_link(number));

@@ -286,8 +286,8 @@ pub(crate) unsafe fn hide(ptr: NonNull<u8>, len: usize) -> Result<()> {
     unsafe { backend::hide(ptr, len) }
 }
 
-/// Ends [`hide`] for a range, or for the part of one: reserved addresses again, without access, that children do not
-/// get.
+/// Ends [`hide`] for a range, or for the part of one: reserved addresses again, with this access at once, that
+/// children do not get.
 ///
 /// - Result: `NOMEM` with too many mappings; then it is as it was.
 /// - Contents: gone, and zeroed by the kernel once nothing else maps what was hidden together.
@@ -296,10 +296,10 @@ pub(crate) unsafe fn hide(ptr: NonNull<u8>, len: usize) -> Result<()> {
 ///
 /// - The whole range came from [`reserve`] and was not released.
 /// - No reference into it is used afterwards.
-pub(crate) unsafe fn unhide(ptr: NonNull<u8>, len: usize) -> Result<()> {
+pub(crate) unsafe fn unhide(ptr: NonNull<u8>, len: usize, access: Access) -> Result<()> {
     fake::gate(Call::Unhide)?;
     // SAFETY: forwarded: the caller promises the same two things.
-    unsafe { backend::unhide(ptr, len) }
+    unsafe { backend::unhide(ptr, len, access) }
 }
 
 /// Tells which pages of a range are in RAM: `out` gets one byte a page, whose lowest bit says so.

@@ -277,20 +277,25 @@ impl Reservation {
         // SAFETY: the part is reserved (invariant 1); the caller of `seal` answers for references.
         unsafe { os::key_protect(start, len.get(), Access::ReadWrite, key) }.map_err(|errno| {
             // SAFETY: nobody knows that it was hidden.
-            let _ = unsafe { os::unhide(start, len.get()) };
+            let _ = unsafe { os::unhide(start, len.get(), Access::None) };
             failed(Operation::ProtectionKey, errno, len)
         })
     }
 
-    /// Turns a part that is hidden back to reserved addresses. Wipe first: what was hidden together with it stays.
+    /// Turns a part that is hidden back to reserved addresses, with this access at once. Wipe first: what was hidden together with it stays.
     ///
     /// # Safety
     ///
     /// - No reference into the part is used any more.
-    pub(crate) unsafe fn unhide(&self, offset: PageBytes, len: PageBytes) -> Result<(), Error> {
+    pub(crate) unsafe fn unhide(
+        &self,
+        offset: PageBytes,
+        len: PageBytes,
+        access: Access,
+    ) -> Result<(), Error> {
         let start = self.part(Operation::Hide, offset, len)?;
         // SAFETY: the part is reserved (invariant 1), and the caller answers for references.
-        unsafe { os::unhide(start, len.get()) }.map_err(|errno| failed(Operation::Hide, errno, len))
+        unsafe { os::unhide(start, len.get(), access) }.map_err(|errno| failed(Operation::Hide, errno, len))
     }
 
     /// Gives the memory of a part back and keeps its access, hints, guards and lock. It reads as zero from now

@@ -452,6 +452,8 @@ fn purge_beside_hidden() {
     if let Err(error) = oubliette::set_secret_backing(oubliette::Backing::Hidden) {
         return skip::impossible(&error.to_string());
     }
+    // So that lines are left to be written back, by whoever flushes.
+    oubliette::set_secret_flush(oubliette::Flush::Bounded);
     let until = std::time::Instant::now() + MORE;
     std::thread::scope(|scope| {
         for _ in 0..3 {
@@ -466,6 +468,7 @@ fn purge_beside_hidden() {
         }
         while std::time::Instant::now() < until {
             purge();
+            oubliette::flush();
         }
     });
 }

@@ -481,7 +481,7 @@ impl Arena {
             self.counters.locked_bytes.fetch_sub(len.get(), Ordering::Relaxed);
             // After a failure the pages stay in memory, hidden, and wiped.
             // SAFETY: nobody uses the window.
-            let _ = unsafe { self.memory.unhide(offset, len) };
+            let _ = unsafe { self.memory.unhide(offset, len, Access::None) };
             return record.set_state(State::Cold);
         }
         if let Some(pinned) = record.take_pin() {

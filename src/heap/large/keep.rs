@@ -21,7 +21,7 @@ use super::place::Place;
 use super::{Run, subtract};
 use crate::heap::geometry::GUARD_BYTES;
 use crate::heap::shared::{Shared, pages};
-use crate::os::{self, LockState};
+use crate::os::{self, Access, LockState};
 use crate::pages::PinId;
 use crate::{Backing, Error, Lock};
 
@@ -200,7 +200,8 @@ impl Shared {
         let entry = self.entry(run.number);
         if self.policy.backing() == Backing::Hidden {
             if self.lock_state(run) == LockState::Locked {
-                self.unhide_part(self.geometry.slab_bytes + self.extent_end(run) - bytes, bytes);
+                let end = self.geometry.slab_bytes + self.extent_end(run);
+                self.unhide_part(end - bytes, bytes, Access::None);
             }
             entry.is_locked.store(0, Ordering::Relaxed);
             entry.extent_pages.store(0, Ordering::Relaxed);

@@ -16,8 +16,9 @@
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU32, Ordering};
 
+use super::map::bits_of;
 use super::{check, check_count, probe};
-use crate::os::{Errno, Result};
+use crate::os::{Access, Errno, Result};
 
 /// The same number on every architecture but Alpha.
 const SYS_MEMFD_SECRET: libc::c_long = 447;
@@ -45,13 +46,13 @@ pub(in crate::os) unsafe fn hide(ptr: NonNull<u8>, len: usize) -> Result<()> {
             Err(errno) => {
                 // Whatever stage it reached: reserved addresses again.
                 // SAFETY: forwarded.
-                let _ = unsafe { unhide(ptr, len) };
+                let _ = unsafe { unhide(ptr, len, Access::None) };
                 return Err(errno);
             }
         }
     }
     // SAFETY: forwarded. A child may have this file, so it must not be used; it is empty.
-    let _ = unsafe { unhide(ptr, len) };
+    let _ = unsafe { unhide(ptr, len, Access::None) };
     Err(Errno::BUSY)
 }
 
@@ -60,10 +61,10 @@ pub(in crate::os) unsafe fn hide(ptr: NonNull<u8>, len: usize) -> Result<()> {
 /// # Safety
 ///
 /// As for `os::unhide`.
-pub(in crate::os) unsafe fn unhide(ptr: NonNull<u8>, len: usize) -> Result<()> {
+pub(in crate::os) unsafe fn unhide(ptr: NonNull<u8>, len: usize, access: Access) -> Result<()> {
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED;
     // SAFETY: the range is the caller's own, who uses no reference into it any more.
-    let address = unsafe { libc::mmap(ptr.as_ptr().cast(), len, libc::PROT_NONE, flags, -1, 0) };
+    let address = unsafe { libc::mmap(ptr.as_ptr().cast(), len, bits_of(access), flags, -1, 0) };
     if address == libc::MAP_FAILED {
         return Err(Errno::last());
     }

@@ -10,7 +10,7 @@
 
 use core::ptr::NonNull;
 
-use super::{Errno, Features, LockState, Result, Ring, Support};
+use super::{Access, Errno, Features, LockState, Result, Ring, Support};
 
 mod key;
 #[cfg(unix)]
@@ -143,7 +143,7 @@ pub(super) const unsafe fn hide(_ptr: NonNull<u8>, _len: usize) -> Result<()> {
 /// # Safety
 ///
 /// None needed.
-pub(super) const unsafe fn unhide(_ptr: NonNull<u8>, _len: usize) -> Result<()> {
+pub(super) const unsafe fn unhide(_ptr: NonNull<u8>, _len: usize, _access: Access) -> Result<()> {
     Err(Errno::NOSYS)
 }
 
