@@ -286,6 +286,7 @@ fn quarantine() -> Outcome {
     for is_dropped in [false, true] {
         let buffer = DmaBuffer::new(PAGE)?;
         let place = buffer.as_ptr().addr();
+        let frame = pages::frame_of(place);
         let mapping = container.map::<Both>(buffer)?;
         let iova = mapping.iova();
         let fault = fault::fail_always(Call::VfioUnmap, libc::EIO);
@@ -300,7 +301,9 @@ fn quarantine() -> Outcome {
         let fresh: Vec<DmaBuffer> = (0..64).map(|_| DmaBuffer::new(PAGE)).collect::<Result<_, _>>()?;
         edu.give(iova)?;
         require(fresh.iter().all(|buffer| is_zero(buffer)), || "a byte landed in another buffer".to_owned())?;
-        require(pages::frame_of(place).is_some(), || "the page was given back".to_owned())?;
+        let is_kept = frame.is_some() && pages::frame_of(place) == frame;
+        let is_apart = fresh.iter().all(|buffer| buffer.as_ptr().addr() != place);
+        require(is_kept && is_apart, || "the page was given back".to_owned())?;
         let again = container.map_at::<Both>(DmaBuffer::new(PAGE)?, iova).map(drop).map_err(Error::from);
         require(again == Err(Error::Iommu(IommuRefusal::Taken)), || {
             format!("its address was given out: {again:?}")
@@ -318,7 +321,7 @@ fn closed() -> Outcome {
     let address = edu::addresses()[0];
     let container = edu::container(&[address])?;
     let mapping = container.map::<Both>(DmaBuffer::new(PAGE)?)?;
-    let before = report().dma().quarantined;
+    let before = report();
     // SAFETY: closes what others own; none of their values is dropped below, and all else goes by `EBADF`.
     let code = unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, 0) };
     require(code == 0, || "close_range".to_owned())?;
@@ -326,8 +329,10 @@ fn closed() -> Outcome {
     std::mem::forget(container);
     let wanted = Err(Error::Iommu(IommuRefusal::NotUnmapped { errno: libc::EBADF }));
     require(refused == wanted, || format!("{refused:?}"))?;
-    let after = report().dma().quarantined;
-    require(after == before + 1, || format!("{after} quarantined, {before} before"))
+    let (before, after) = (before.dma(), report());
+    let after = after.dma();
+    let is_kept = after.quarantined == before.quarantined + 1 && after.live == before.live;
+    require(is_kept, || format!("{before:?}, then {after:?}"))
 }
 
 /// All that is done with a device, with each of its system calls refused in turn.
