@@ -337,7 +337,7 @@ pub(crate) fn fill_random(out: &mut [u8]) -> Result<()> {
 }
 
 /// The number of this process, as the system gives it. A child made by fork may have the same, in a namespace of its
-/// own: what is to be told apart from it goes by [`incarnation`].
+/// own: what is to be told apart from it goes by [`incarnation()`].
 pub(crate) fn process_id() -> u32 {
     std::process::id()
 }

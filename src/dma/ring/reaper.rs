@@ -10,7 +10,8 @@ use crate::os::queue::block_signals;
 
 /// How long it waits for more work before it ends.
 const LINGER: Duration = Duration::from_secs(1);
-const STACK_BYTES: usize = 64 << 10;
+/// Wakers are code of others, which may need some.
+const STACK_BYTES: usize = 256 << 10;
 
 /// Starts it. The caller has noted that it is there.
 pub(super) fn start(shared: &Arc<Shared>) -> io::Result<()> {

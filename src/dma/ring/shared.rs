@@ -6,6 +6,7 @@
 use core::sync::atomic::AtomicU64;
 use core::task::Waker;
 use core::time::Duration;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -168,9 +169,12 @@ impl State {
     }
 }
 
-/// Futures to wake. They are woken after the lock is gone, since they run code of others.
+/// Wakes futures, after the lock is gone, since that runs code of others. Where it panics the others are woken all the
+/// same, and the thread that happened to do it goes on.
 fn wake(wakers: Vec<Waker>) {
-    wakers.into_iter().for_each(Waker::wake);
+    for waker in wakers {
+        let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
+    }
 }
 
 fn reap(locked: &mut Locked<'_, State>) -> Vec<Waker> {
@@ -229,6 +233,8 @@ impl Shared {
 
     /// The result, or this waker is woken when it is there.
     pub(super) fn poll(self: &Arc<Self>, ticket: Ticket, waker: &Waker) -> Result<Option<i32>, Lost> {
+        // Copied before, and the old one dropped after: both run code of others.
+        let mut copy = Some(waker.clone());
         let mut locked = self.queue.lock().ok_or(Lost::LeftBehind)?;
         let wakers = reap(&mut locked);
         let result = locked.take(ticket);
@@ -236,11 +242,12 @@ impl Shared {
         if result.is_none() {
             let _ = locked.submit();
             if let Some(transfer) = locked.get(ticket) {
-                transfer.waker = Some(waker.clone());
+                core::mem::swap(&mut transfer.waker, &mut copy);
             }
             wants_reaper = !core::mem::replace(&mut locked.has_reaper, true);
         }
         drop(locked);
+        drop(copy);
         wake(wakers);
         if wants_reaper && reaper::start(self).is_err() {
             // Without a thread the future asks again and again, as slowly as its executor lets it.

@@ -302,6 +302,33 @@ fn a_future_without_a_thread_to_wake_it_comes_to_its_end() {
 }
 
 #[test]
+fn a_waker_that_panics_harms_nobody_else() {
+    struct Panics;
+    impl std::task::Wake for Panics {
+        fn wake(self: std::sync::Arc<Self>) {
+            std::panic::resume_unwind(Box::new("on purpose"));
+        }
+    }
+    skip_without_rings!();
+    let ring = Ring::new(2).unwrap();
+    let (from, mut to) = io::pipe().unwrap();
+    let mut panics = ring.read(filled(4, 0), &from, 0).unwrap();
+    let waker = std::sync::Arc::new(Panics).into();
+    let polled = std::pin::Pin::new(&mut panics).poll(&mut std::task::Context::from_waker(&waker));
+    assert!(polled.is_pending());
+    to.write_all(b"abcd").unwrap();
+    // Woken by the same thread, after the one that panics.
+    let (other, mut to) = io::pipe().unwrap();
+    let writer = thread::spawn(move || {
+        thread::sleep(Duration::from_millis(20));
+        to.write_all(b"efgh").unwrap();
+    });
+    assert_eq!(block_on(ring.read(filled(4, 0), &other, 0).unwrap()).unwrap().1, 4);
+    writer.join().unwrap();
+    assert_eq!(panics.wait().unwrap().1, 4);
+}
+
+#[test]
 fn an_entry_that_could_not_be_submitted_is_a_transfer_all_the_same() {
     skip_without_rings!();
     let before = stats().quarantined;

@@ -53,7 +53,7 @@ pub(super) unsafe fn write(rights: u32) {
 ///
 /// # Safety
 ///
-/// - As for [`write`].
+/// - As for [`write()`].
 #[inline(always)]
 pub(super) unsafe fn change(forbid: u32, grant: u32) {
     #[cfg(any(test, feature = "fault-injection"))]
