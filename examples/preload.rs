@@ -38,5 +38,9 @@ mod heap;
 mod life;
 #[path = "preload/plain.rs"]
 mod plain;
+#[path = "preload/sodium.rs"]
+mod sodium;
+#[path = "preload/sodium_table.rs"]
+mod sodium_table;
 #[path = "preload/tuning.rs"]
 mod tuning;

@@ -168,8 +168,9 @@ pub use scope::{
 };
 #[cfg(not(loom))]
 pub use secret::{
-    Inline, IsolatedBox, NewWithError, Open, OpenMut, Opened, OpenedMut, Plain, SecretBox, SecretString,
-    SecretVec, seal_thread, secret_flush, secret_seal, set_secret_flush, set_secret_seal, unsealed,
+    Inline, IsolatedBox, IsolatedBytes, NewWithError, Open, OpenMut, Opened, OpenedMut, Plain, SecretBox,
+    SecretString, SecretVec, seal_thread, secret_flush, secret_seal, set_secret_flush, set_secret_seal,
+    unsealed,
 };
 #[cfg(not(loom))]
 pub use warm_up::warm_up;

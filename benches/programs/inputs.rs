@@ -119,25 +119,6 @@ fn certificates(folder: &Path) {
 /// A repository with some history, and nothing packed.
 fn repository(path: &Path) {
     fs::create_dir_all(path).unwrap();
-    let mut numbers = Numbers(11);
-    let mut stream = String::new();
-    for commit in 0..300_u64 {
-        let message = format!("change {commit}\n");
-        let _ = write!(
-            stream,
-            "commit refs/heads/main\ncommitter A <a@example.org> {} +0000\ndata {}\n{message}",
-            1_700_000_000 + commit,
-            message.len()
-        );
-        for _ in 0..20 {
-            let name = numbers.below(400);
-            let mut text = String::new();
-            for line in 0..200 {
-                let _ = writeln!(text, "line {line} of {name}: {}", numbers.below(1 + commit));
-            }
-            let _ = write!(stream, "M 100644 inline d{}/f{name}\ndata {}\n{text}\n", name % 20, text.len());
-        }
-    }
     let quiet = |arguments: &[&str]| {
         let mut command = Command::new("git");
         command.args(arguments).current_dir(path).stdout(Stdio::null()).stderr(Stdio::null());
@@ -147,6 +128,25 @@ fn repository(path: &Path) {
         return;
     }
     let mut import = quiet(&["fast-import", "--quiet"]).stdin(Stdio::piped()).spawn().unwrap();
-    import.stdin.take().unwrap().write_all(stream.as_bytes()).unwrap();
+    history(BufWriter::new(import.stdin.take().unwrap()));
     import.wait().unwrap();
+}
+
+/// What git-fast-import(1) reads: commits that change some lines of some files.
+fn history(mut out: impl Write) {
+    let mut numbers = Numbers(11);
+    for commit in 0..300_u64 {
+        let message = format!("change {commit}\n");
+        let seconds = 1_700_000_000 + commit;
+        write!(out, "commit refs/heads/main\ncommitter A <a@example.org> {seconds} +0000\n").unwrap();
+        write!(out, "data {}\n{message}", message.len()).unwrap();
+        for _ in 0..20 {
+            let name = numbers.below(400);
+            let mut text = String::new();
+            for line in 0..200 {
+                let _ = writeln!(text, "line {line} of {name}: {}", numbers.below(1 + commit));
+            }
+            write!(out, "M 100644 inline d{}/f{name}\ndata {}\n{text}\n", name % 20, text.len()).unwrap();
+        }
+    }
 }

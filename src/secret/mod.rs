@@ -34,6 +34,7 @@ mod compare;
 mod flush;
 mod inline;
 mod isolated;
+mod isolated_bytes;
 mod new_error;
 mod opened;
 mod raw;
@@ -58,6 +59,7 @@ pub(crate) fn warm_up() -> Result<(), crate::Error> {
 pub use flush::{secret_flush, set_secret_flush};
 pub use inline::{Inline, Plain};
 pub use isolated::{IsolatedBox, Open, OpenMut};
+pub use isolated_bytes::IsolatedBytes;
 pub use new_error::NewWithError;
 pub use opened::{Opened, OpenedMut};
 pub use seal::{seal_thread, secret_seal, set_secret_seal, unsealed};

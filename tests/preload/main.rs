@@ -24,6 +24,7 @@ mod forks;
 mod library;
 mod memory;
 mod semantics;
+mod sodium;
 
 use support::child;
 
@@ -41,5 +42,7 @@ fn role() {
         ("freed", memory::count_what_is_left),
         ("limit", memory::meet_the_limit),
         ("choice", choices::allocate_a_little),
+        ("sodium", sodium::use_it),
+        ("sodium_crime", sodium::commit),
     ]);
 }
