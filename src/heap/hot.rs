@@ -23,9 +23,9 @@
 //! the last thing done, a jump; and what cannot be done at once is told by [`Freed`], with nothing done, for the
 //! slow path to do all over. Two designs were measured by their instructions. The one before this one looked the
 //! class up by the size at each free, kept the shape of a class in a constant table and freed slots in a quarantine
-//! beside the stash: 221 for allocating and freeing 32 bytes of a layout that the compiler does not know. Here a
-//! free finds its bin, and with it its class and its owner, by one load ([`Home`](super::tables::Home)); the bin
-//! holds the shape; and the stash is the quarantine.
+//! beside the stash: 221 for allocating and freeing 32 bytes of a layout that the compiler does not know. This one takes
+//! 98, caller included (`ci/instructions`): a free finds its bin, and with it its class and its owner, by one load
+//! ([`Home`](super::tables::Home)); the bin holds the shape; and the stash is the quarantine.
 
 // UNSAFETY: reads and writes slots by address.
 #![expect(unsafe_code, reason = "blocks are raw memory, see the proofs")]
