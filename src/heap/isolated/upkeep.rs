@@ -5,6 +5,8 @@
 #![expect(clippy::arithmetic_side_effects, reason = "sums of sizes within the arenas")]
 
 use core::sync::atomic::Ordering;
+use core::time::Duration;
+use std::time::Instant;
 
 use super::arena::Arena;
 use super::pinning;
@@ -13,8 +15,9 @@ use crate::os::Access;
 use crate::pages::PageBytes;
 use crate::{Seal, wipe};
 
-/// How often purge looks again whether another thread is done with its system call.
-const PATIENCE: u32 = 1000;
+/// How long purge waits for another thread to be done with its system call: longer than it takes until a thread that
+/// was interrupted in the middle of it gets its turn again.
+const PATIENCE: Duration = Duration::from_millis(50);
 
 /// The figures of all arenas at about one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -141,10 +144,11 @@ impl Arena {
 
     fn purge_slot(&self, number: u32, record: &Record, is_open: bool) {
         let was_busy = record.openings.is_busy();
-        let mut looks = 0;
-        while record.openings.is_busy() && looks < PATIENCE {
-            looks += 1;
-            crate::sync::yield_now();
+        if was_busy {
+            let since = Instant::now();
+            while record.openings.is_busy() && since.elapsed() < PATIENCE {
+                crate::sync::yield_now();
+            }
         }
         if !holds_a_secret(record) {
             return;
