@@ -24,6 +24,7 @@ use touch::{Fault, Touch, touch};
 pub(crate) const CHECKS: &[Check] = &[
     Check::new("keys_touch_without_rights", touch_without_rights),
     Check::new("keys_kernel_honours_them", kernel::honours_them),
+    Check::new("keys_and_rings", kernel::rings),
     Check::new("keys_are_a_threads_own", are_a_threads_own),
     Check::new("keys_in_a_signal_handler", in_a_signal_handler),
     Check::new("keys_nest_and_panic", nest_and_panic),

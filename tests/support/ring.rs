@@ -8,6 +8,8 @@ const ENTRIES: u32 = 4;
 const SQE_BYTES: usize = 64;
 const OP_WRITE: u8 = 23;
 const OP_READ: u8 = 22;
+const OP_WRITE_FIXED: u8 = 5;
+const SQE_ASYNC: u8 = 1 << 4;
 const ENTER_GETEVENTS: u32 = 1;
 const REGISTER_BUFFERS: u32 = 0;
 const SETUP_NO_SQARRAY: u32 = 1 << 16;
@@ -66,19 +68,37 @@ impl Ring {
 
     /// Writes from this address to a file, and waits.
     pub(crate) fn write(&mut self, file: &impl AsRawFd, address: usize, len: u32) -> io::Result<usize> {
-        self.transfer(OP_WRITE, file.as_raw_fd(), address, len)
+        self.transfer(OP_WRITE, 0, file.as_raw_fd(), address, len)
+    }
+
+    /// The same from within the fixed buffer.
+    pub(crate) fn write_fixed(&mut self, file: &impl AsRawFd, address: usize, len: u32) -> io::Result<usize> {
+        self.transfer(OP_WRITE_FIXED, 0, file.as_raw_fd(), address, len)
+    }
+
+    /// The same by a thread of the kernel's, which is made at the first time (`IOSQE_ASYNC`).
+    pub(crate) fn write_aside(&mut self, file: &impl AsRawFd, address: usize, len: u32) -> io::Result<usize> {
+        self.transfer(OP_WRITE, SQE_ASYNC, file.as_raw_fd(), address, len)
     }
 
     /// Reads to this address from a file, and waits.
     pub(crate) fn read(&mut self, file: &impl AsRawFd, address: usize, len: u32) -> io::Result<usize> {
-        self.transfer(OP_READ, file.as_raw_fd(), address, len)
+        self.transfer(OP_READ, 0, file.as_raw_fd(), address, len)
     }
 
-    fn transfer(&mut self, operation: u8, file: i32, address: usize, len: u32) -> io::Result<usize> {
+    fn transfer(
+        &mut self,
+        operation: u8,
+        flags: u8,
+        file: i32,
+        address: usize,
+        len: u32,
+    ) -> io::Result<usize> {
         let tail = self.word(self.parameters.sq_off[1]).load(Ordering::Acquire);
         let index = tail as usize % ENTRIES as usize;
         let mut entry = [0_u8; SQE_BYTES];
         entry[0] = operation;
+        entry[1] = flags;
         entry[4..8].copy_from_slice(&file.to_ne_bytes());
         entry[16..24].copy_from_slice(&(address as u64).to_ne_bytes());
         entry[24..28].copy_from_slice(&len.to_ne_bytes());

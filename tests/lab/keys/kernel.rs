@@ -11,7 +11,9 @@ use oubliette::{IsolatedBox, SecretVec};
 use super::{Key, address_of, address_of_dense, begin, dense, isolated, stopped};
 use crate::check::{Ended, Outcome, require};
 use crate::keys::touch::Touch;
+use crate::support::pages::PAGE_BYTES;
 use crate::support::pattern;
+use crate::support::ring::Ring;
 use crate::support::scan::{Findings, Needles};
 use crate::support::trace::{Traced, stop_here};
 
@@ -92,6 +94,36 @@ pub(super) fn honours_them() -> Outcome {
     println!("process_vm_readv: {:?}", read_as_another(address).map(|bytes| bytes == [0; 32]));
     require(peek(address).is_ok(), || "/proc/self/mem honours keys: the documentation is wrong".to_owned())?;
     require(read_as_another(address).is_ok(), || "process_vm_readv honours keys".to_owned())?;
+    stopped(address, Touch::Read)
+}
+
+/// What a ring does for a thread without rights: its own requests, those that a thread of the kernel's carries out,
+/// and a fixed buffer.
+pub(super) fn rings() -> Outcome {
+    begin()?;
+    let mut secret = isolated(1)?;
+    let address = address_of(&secret)?;
+    let (_from, to) = pipe()?;
+    let code = |result: io::Result<usize>| result.err().and_then(|error| error.raw_os_error());
+    let mut ring = Ring::new()?;
+    let refused = code(ring.write(&to, address, 8));
+    require(refused == Some(libc::EFAULT), || format!("a request: {refused:?}"))?;
+    let refused = code(ring.write_aside(&to, address, 8));
+    require(refused == Some(libc::EFAULT), || format!("a request carried out aside: {refused:?}"))?;
+    let page = address & !(PAGE_BYTES - 1);
+    let refused = code(ring.register(page, PAGE_BYTES).map(|()| 0));
+    require(refused == Some(libc::EFAULT), || format!("a fixed buffer: {refused:?}"))?;
+    let open = secret.open_mut()?;
+    require(ring.write(&to, address, 8).is_ok(), || "while open".to_owned())?;
+    ring.register(page, PAGE_BYTES)?;
+    // Threads of the kernel's have no rights, also those that are made while it is open.
+    let refused = code(Ring::new()?.write_aside(&to, address, 8));
+    require(refused == Some(libc::EFAULT), || format!("aside, while open: {refused:?}"))?;
+    drop(open);
+    // What was registered while it was open is read by its frame: as written in docs/mitigations/protection-keys.md.
+    require(ring.write_fixed(&to, address, 8).is_ok(), || "a fixed buffer honours keys".to_owned())?;
+    let refused = code(ring.write(&to, address, 8));
+    require(refused == Some(libc::EFAULT), || format!("a request, sealed again: {refused:?}"))?;
     stopped(address, Touch::Read)
 }
 
