@@ -97,7 +97,7 @@ fn after_the_end() -> Outcome {
                     let _ = wire.send(&packet);
                 }
             });
-            let checked = (0..ROUNDS).try_for_each(|round| one_end(round, FRAMES));
+            let checked = rounds(ROUNDS, FRAMES);
             is_over.store(true, Ordering::Relaxed);
             checked
         })?;
@@ -106,7 +106,20 @@ fn after_the_end() -> Outcome {
     })
 }
 
-fn one_end(round: u32, frames: u32) -> Outcome {
+/// As many ends as that with frames left at the end: on a busy machine most may be filled before.
+fn rounds(wanted: u32, frames: u32) -> Outcome {
+    let mut telling = 0;
+    for round in 0..4 * wanted {
+        telling += u32::from(one_end(round, frames)?);
+        if telling == wanted {
+            return Ok(());
+        }
+    }
+    require(false, || format!("{telling} ends with frames left that packets can land in, of {wanted}"))
+}
+
+/// Whether frames were left that packets could land in, none of which did.
+fn one_end(round: u32, frames: u32) -> Result<bool, Ended> {
     let memory = OwnMemory::open();
     let interface =
         Interface::attach(OURS, if round.is_multiple_of(2) { Attach::Driver } else { Attach::Generic })?;
@@ -123,12 +136,11 @@ fn one_end(round: u32, frames: u32) -> Outcome {
     require(first.is_some_and(|first| (range.start.addr()..range.end.addr()).contains(&first)), || {
         "a packet that does not lie in the buffer".to_owned()
     })?;
-    require(waiting < frames / 2, || "no frames left that packets can land in".to_owned())?;
     buffer.fill(0);
     let end = Instant::now() + Duration::from_millis(100);
     while Instant::now() < end {
         let is_zero = memory.is_zero(buffer.as_ptr().addr(), buffer.len());
         require(is_zero, || format!("a byte landed after the end, in round {round}"))?;
     }
-    Ok(())
+    Ok(waiting < frames / 2)
 }
