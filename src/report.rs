@@ -226,7 +226,7 @@ impl DmaReport {
             live: stats.buffers,
             live_bytes: stats.bytes,
             locked_bytes: stats.bytes,
-            pinned_bytes: if stats.is_pin_lost { 0 } else { stats.pinned_bytes },
+            pinned_bytes: stats.pinned_bytes,
             quarantined: stats.quarantined,
             quarantined_bytes: stats.quarantined_bytes,
             steps_down: StepsDown {

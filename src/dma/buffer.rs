@@ -40,7 +40,8 @@ use crate::{Error, exit};
 ///
 /// * A device that was told its address by other means than this crate's is not stopped by dropping it.
 /// * A pin lives as long as a file descriptor of this process: one that closes all of its descriptors ends it
-///   without a word. [`pinning`](Self::pinning) and [`report`](crate::report()) notice.
+///   without a word. [`pinning`](Self::pinning) notices, and [`report`](crate::report()) for buffers that no ring was used
+///   with.
 ///
 /// # Cost
 ///
@@ -115,7 +116,7 @@ impl DmaBuffer {
         self.pin.end();
         self.pin = Pin::Ring(registration);
         if let Some(registered) = &self.registered {
-            registered.note(Owner::PinnedBuffer);
+            registered.note(Owner::RingBuffer);
         }
         Ok(slot)
     }

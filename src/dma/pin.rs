@@ -128,13 +128,15 @@ pub(crate) struct Stats {
 /// The figures of all buffers at about one moment.
 pub(crate) fn stats() -> Stats {
     let runs = pages::run_stats();
+    let is_pin_lost = runs.pinned_buffer_bytes > 0 && !pins().is_alive();
+    let in_table = if is_pin_lost { 0 } else { runs.pinned_buffer_bytes };
     Stats {
         buffers: runs.buffers,
         bytes: runs.buffer_bytes,
-        pinned_bytes: runs.pinned_buffer_bytes,
+        pinned_bytes: in_table.saturating_add(runs.ring_buffer_bytes),
         not_pinned: NOT_PINNED.load(Ordering::Relaxed),
         not_pinned_errno: NOT_PINNED_ERRNO.load(Ordering::Relaxed),
-        is_pin_lost: runs.pinned_buffer_bytes > 0 && !pins().is_alive(),
+        is_pin_lost,
         quarantined: QUARANTINED.load(Ordering::Relaxed),
         quarantined_bytes: QUARANTINED_BYTES.load(Ordering::Relaxed),
     }

@@ -55,8 +55,11 @@ impl Entry {
 pub(crate) enum Owner {
     /// Guarded pages.
     Guarded,
-    /// A buffer for devices, locked and pinned.
+    /// A buffer for devices, locked, and pinned by the table of pins.
     PinnedBuffer,
+    /// The same, pinned by a ring that runs its transfers.
+    #[allow(dead_code, reason = "for rings, which are a feature")]
+    RingBuffer,
     /// A buffer for devices, locked only.
     LockedBuffer,
 }
@@ -67,6 +70,7 @@ impl Owner {
             Self::Guarded => 0,
             Self::PinnedBuffer => 1,
             Self::LockedBuffer => 2,
+            Self::RingBuffer => 3,
         }
     }
 }
@@ -141,6 +145,7 @@ pub(crate) struct Stats {
     pub(crate) buffers: usize,
     pub(crate) buffer_bytes: usize,
     pub(crate) pinned_buffer_bytes: usize,
+    pub(crate) ring_buffer_bytes: usize,
 }
 
 /// The figures of all secret runs at about one moment.
@@ -163,6 +168,8 @@ pub(crate) fn stats() -> Stats {
         stats.buffer_bytes = stats.buffer_bytes.saturating_add(bytes);
         if kind == Owner::PinnedBuffer.code() {
             stats.pinned_buffer_bytes = stats.pinned_buffer_bytes.saturating_add(bytes);
+        } else if kind == Owner::RingBuffer.code() {
+            stats.ring_buffer_bytes = stats.ring_buffer_bytes.saturating_add(bytes);
         }
     });
     stats

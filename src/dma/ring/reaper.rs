@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::thread;
 
-use super::shared::Shared;
+use super::shared::{Shared, Trouble};
 use crate::os::queue::block_signals;
 
 /// How long it waits for more work before it ends.
@@ -23,6 +23,7 @@ pub(super) fn start(shared: &Arc<Shared>) -> io::Result<()> {
 fn run(shared: &Shared) {
     block_signals();
     let mut had_work = true;
+    let mut trouble = Trouble::default();
     while let Some(mut locked) = shared.queue.lock() {
         let has_work = locked.has_wakers();
         if !has_work && !had_work {
@@ -33,10 +34,14 @@ fn run(shared: &Shared) {
         had_work = has_work;
         // What could not be submitted before; if it cannot be now, once more soon.
         let soon = Duration::from_millis(10);
-        let most = if locked.submit().is_ok() { LINGER } else { soon };
-        if shared.step(locked, Some(most)).is_err() {
-            // Who waits finds out by itself; here is nothing to do but not to spin.
+        let submitted = locked.submit();
+        let waited = shared.step(locked, Some(if submitted.is_ok() { LINGER } else { soon }));
+        let entered = submitted.and(waited);
+        if entered.is_err() {
             thread::sleep(soon);
+        }
+        if let Err(lost) = trouble.note(entered) {
+            shared.give_up(lost);
         }
     }
 }

@@ -41,6 +41,8 @@ pub(super) struct State {
     followers: usize,
     /// The thread for futures is there, or is being started.
     pub(super) has_reaper: bool,
+    /// The thread for futures could not enter the kernel for a long time.
+    broken: Option<Lost>,
 }
 
 #[derive(Debug)]
@@ -115,6 +117,7 @@ impl State {
             has_leader: false,
             followers: 0,
             has_reaper: false,
+            broken: None,
         }
     }
 
@@ -166,6 +169,17 @@ impl State {
     /// Whether a future waits for any of them.
     pub(super) fn has_wakers(&self) -> bool {
         self.transfers.iter().any(|transfer| transfer.waker.is_some())
+    }
+}
+
+impl Shared {
+    /// Has every future that waits, and every later one, end with this.
+    pub(super) fn give_up(&self, lost: Lost) {
+        let Some(mut locked) = self.queue.lock() else { return };
+        locked.broken = Some(lost);
+        let wakers = locked.transfers.iter_mut().filter_map(|transfer| transfer.waker.take()).collect();
+        drop(locked);
+        wake(wakers);
     }
 }
 
@@ -240,6 +254,11 @@ impl Shared {
         let result = locked.take(ticket);
         let mut wants_reaper = false;
         if result.is_none() {
+            if let Some(lost) = locked.broken {
+                drop(locked);
+                wake(wakers);
+                return Err(lost);
+            }
             let _ = locked.submit();
             if let Some(transfer) = locked.get(ticket) {
                 core::mem::swap(&mut transfer.waker, &mut copy);
@@ -277,10 +296,11 @@ impl Shared {
                 wake(wakers);
                 continue;
             }
-            match submitted {
+            if let Err(errno) = submitted
+                && !may_pass(errno)
+            {
                 // It, or what is before it in the queue, will never begin.
-                Err(errno) if !may_pass(errno) => return Err(Lost::Broken(errno)),
-                submitted => trouble.note(submitted)?,
+                return Err(Lost::Broken(errno));
             }
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));
             if left == Some(Duration::ZERO) {
@@ -288,9 +308,7 @@ impl Shared {
             }
             let most = if submitted.is_ok() { left } else { Some(left.map_or(SOON, |left| left.min(SOON))) };
             let waited = self.step(locked, most);
-            if submitted.is_ok() {
-                trouble.note(waited)?;
-            }
+            trouble.note(submitted.and(waited))?;
             if trouble.since.is_some() {
                 std::thread::sleep(SOON);
             }
@@ -327,12 +345,12 @@ impl Shared {
 
 /// How long entering the kernel has failed.
 #[derive(Debug, Default)]
-struct Trouble {
+pub(super) struct Trouble {
     since: Option<Instant>,
 }
 
 impl Trouble {
-    fn note(&mut self, entered: os::Result<()>) -> Result<(), Lost> {
+    pub(super) fn note(&mut self, entered: os::Result<()>) -> Result<(), Lost> {
         match entered {
             Ok(()) => self.since = None,
             // Even where the kernel cannot be entered any more it writes its completions.

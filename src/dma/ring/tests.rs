@@ -55,6 +55,19 @@ fn errno_of<B: TransferBuffer>(failed: &TransferError<B>) -> i32 {
 }
 
 #[test]
+fn what_threads_may_share() {
+    const fn shared<T: Send + Sync>() {}
+    const fn sent<T: Send>() {}
+    shared::<Ring>();
+    shared::<BufferPool>();
+    shared::<DmaBuffer>();
+    shared::<Descriptor>();
+    sent::<InFlight>();
+    sent::<InFlight<PooledBuffer>>();
+    sent::<TransferError>();
+}
+
+#[test]
 fn files_pipes_and_sockets_both_ways() {
     skip_without_rings!();
     let ring = Ring::new(4).unwrap();
@@ -361,6 +374,32 @@ fn an_end_is_seen_without_entering_the_kernel() {
     assert_eq!(in_flight.wait().unwrap().1, 4);
     drop(fault);
     assert_eq!(stats().quarantined, before);
+}
+
+#[test]
+fn a_kernel_that_cannot_be_entered_is_an_error_in_the_end() {
+    const TEST: &str = concat!(module_path!(), "::a_kernel_that_cannot_be_entered_is_an_error_in_the_end");
+    skip_without_rings!();
+    passes(TEST, "waiting", || {
+        let ring = Ring::new(4).unwrap();
+        let (from, _to) = io::pipe().unwrap();
+        let in_flight = ring.read(filled(4, 0), &from, 0).unwrap();
+        let _fault = fake::fail_always(Call::RingEnter, Errno::PERM);
+        let failed = in_flight.wait().unwrap_err();
+        assert_eq!((errno_of(&failed), failed.into_buffer().is_some()), (libc::EPERM, false));
+        assert_eq!(stats().quarantined, 1);
+    });
+    passes(TEST, "awaiting", || {
+        let ring = Ring::new(4).unwrap();
+        let (from, _to) = io::pipe().unwrap();
+        let in_flight = ring.read(filled(4, 0), &from, 0).unwrap();
+        // As programs do that close all of their descriptors.
+        ring.shared().queue.close_descriptor();
+        let failed = block_on(in_flight).unwrap_err();
+        assert_eq!(errno_of(&failed), libc::EBADF);
+        assert_eq!(stats().quarantined, usize::from(failed.into_buffer().is_none()));
+        std::mem::forget(ring);
+    });
 }
 
 #[test]

@@ -102,6 +102,12 @@ impl<T> Queue<T> {
         self.owner == incarnation()
     }
 
+    /// Closes the descriptor under the queue, as programs do that close all of theirs.
+    #[cfg(test)]
+    pub(crate) fn close_descriptor(&self) {
+        ring::close(self.ring.0.as_raw_fd());
+    }
+
     /// Whether the descriptor is still the one that was made.
     pub(crate) fn is_alive(&self) -> bool {
         self.is_ours() && ring::file_of(self.ring.0.as_raw_fd()) == Ok((self.device, self.inode))
