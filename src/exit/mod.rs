@@ -33,7 +33,7 @@ mod signals;
 #[path = "no_signals.rs"]
 mod signals;
 
-use core::sync::atomic::{AtomicU8, Ordering};
+use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use crate::{heap, os};
 
@@ -85,8 +85,8 @@ pub fn set_wipe_at_end(choice: WipeAtEnd) {
 /// Arms the end of the process, the first time that it is called.
 #[inline]
 pub(crate) fn arm() {
-    // Relaxed: a thread that sees the old state goes the slow way, where the exchange decides.
-    if STATE.load(Ordering::Relaxed) == UNARMED {
+    // Relaxed: a thread that sees an old state goes the slow way, where the exchange decides.
+    if STATE.load(Ordering::Relaxed) != ARMED {
         arm_slow();
     }
 }
@@ -96,10 +96,12 @@ const EXIT_AND_SIGNALS: u8 = 0;
 const EXIT_ONLY: u8 = 1;
 const NEVER: u8 = 2;
 
-static STATE: AtomicU8 = AtomicU8::new(UNARMED);
-const UNARMED: u8 = 0;
-const ARMING: u8 = 1;
-const ARMED: u8 = 2;
+/// One of these; [`ARMING`] together with the process that is at it, above [`PROCESS_SHIFT`].
+static STATE: AtomicU64 = AtomicU64::new(UNARMED);
+const UNARMED: u64 = 0;
+const ARMING: u64 = 1;
+const ARMED: u64 = 2;
+const PROCESS_SHIFT: u32 = 32;
 
 /// Whether the choice is still to wipe on signals.
 fn are_signals_wanted() -> bool {
@@ -116,8 +118,15 @@ const fn encode(choice: WipeAtEnd) -> u8 {
 
 #[cold]
 fn arm_slow() {
+    let arming = u64::from(os::incarnation()) << PROCESS_SHIFT | ARMING;
+    let seen = STATE.load(Ordering::Relaxed);
+    // A thread of this process that is at it goes on. One of a parent's, which was at it when this child was
+    // forked, does not: so the child begins anew. To be called twice at exit does no harm.
+    if seen == ARMED || seen == arming {
+        return;
+    }
     // Acquire and Release pair with the load in `set_wipe_at_end`, which disarms only what is armed.
-    if STATE.compare_exchange(UNARMED, ARMING, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+    if STATE.compare_exchange(seen, arming, Ordering::AcqRel, Ordering::Relaxed).is_err() {
         return;
     }
     // Without room for another function at exit there is none: the kernel still zeroes the pages before
@@ -136,5 +145,35 @@ fn arm_slow() {
 extern "C" fn on_exit() {
     if CHOICE.load(Ordering::Relaxed) != NEVER {
         heap::purge_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{forked, passes};
+
+    /// Forked at the moment at which another thread of its parent arms.
+    #[test]
+    fn a_child_of_a_process_that_was_arming_arms_itself() {
+        const TEST: &str = concat!(module_path!(), "::a_child_of_a_process_that_was_arming_arms_itself");
+        passes(TEST, "forked", || {
+            let arming = u64::from(os::incarnation()) << PROCESS_SHIFT | ARMING;
+            STATE.store(arming, Ordering::Relaxed);
+            arm();
+            assert_eq!(
+                STATE.load(Ordering::Relaxed),
+                arming,
+                "the control: left to the thread that is at it"
+            );
+            let status = forked(|| {
+                arm();
+                assert_eq!(STATE.load(Ordering::Relaxed), ARMED);
+            });
+            assert_eq!(status, 0);
+            STATE.store(UNARMED, Ordering::Relaxed);
+            arm();
+            assert_eq!(STATE.load(Ordering::Relaxed), ARMED);
+        });
     }
 }
