@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use oubliette::dma::SecretFile;
 use oubliette::{Error, read_into_secret};
@@ -16,7 +17,9 @@ struct OnDisk(PathBuf);
 
 impl OnDisk {
     fn new(name: &str, bytes: usize) -> Self {
-        let path = std::env::temp_dir().join(format!("oubliette-{name}-{}", std::process::id()));
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("oubliette-{name}-{}-{number}", std::process::id()));
         let mut file = File::create(&path).unwrap();
         file.write_all(&pattern::secret(bytes as u64, bytes)).unwrap();
         file.sync_all().unwrap();
@@ -58,6 +61,7 @@ fn is_direct() -> bool {
     match SecretFile::open(&probe.0) {
         Ok(_) => true,
         Err(error) => {
+            assert_eq!(error, Error::CacheOnly);
             skip::impossible(&format!("{}: {error}", std::env::temp_dir().display()));
             false
         }
@@ -121,17 +125,17 @@ fn a_file_that_grows() {
         return;
     }
     let file = OnDisk::new("grows", 0);
-    let is_over = std::sync::atomic::AtomicBool::new(false);
+    let is_over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let mut append = File::options().append(true).open(&file.0).unwrap();
             for index in 0..2_000_usize {
                 append.write_all(&[pattern::byte(1, index); 700]).unwrap();
             }
-            is_over.store(true, std::sync::atomic::Ordering::SeqCst);
+            is_over.store(true, Ordering::SeqCst);
         });
         let mut longest = 0;
-        while !is_over.load(std::sync::atomic::Ordering::SeqCst) {
+        while !is_over.load(Ordering::SeqCst) {
             let secret = SecretFile::open(&file.0).unwrap().read().unwrap();
             let expected = |index: usize| pattern::byte(1, index / 700);
             assert!(secret.expose().iter().enumerate().all(|(index, byte)| *byte == expected(index)));
