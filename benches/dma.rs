@@ -47,6 +47,7 @@ fn singles(c: &mut Criterion) {
     let pool = BufferPool::new(&ring, DEPTH as u32, 4096).unwrap();
     let mut group = c.benchmark_group("buffer");
     group.bench_function("take_and_return_4KiB", |b| b.iter(|| black_box(pool.take().unwrap()[0])));
+    group.bench_function("ring_new_and_drop", |b| b.iter(|| black_box(Ring::new(64).unwrap())));
     for kib in [4, 64, 1024] {
         group.bench_function(format!("new_and_drop_{kib}KiB"), |b| {
             b.iter(|| black_box(DmaBuffer::new(kib << 10).unwrap()));
