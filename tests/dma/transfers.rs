@@ -5,15 +5,20 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use oubliette::DmaBuffer;
 use oubliette::dma::{BufferPool, Ring};
+use oubliette::{DmaBuffer, Error};
 
 use crate::late_io;
 use crate::support::child::{self, Role};
+use crate::support::fork::{ChildEnd, in_child};
 use crate::support::skip;
 
-pub(super) const ROLES: &[Role] =
-    &[("dma late io", late), ("dma pool without calls", without_calls), ("dma pool control", with_a_call)];
+pub(super) const ROLES: &[Role] = &[
+    ("dma forks", forks),
+    ("dma late io", late),
+    ("dma pool without calls", without_calls),
+    ("dma pool control", with_a_call),
+];
 
 /// Whether rings can be made here; says so where they cannot.
 fn may_use_rings() -> bool {
@@ -149,6 +154,63 @@ fn signals_while_waiting() {
     assert_eq!((n, &buffer[..]), (4, &b"abcd"[..]));
     sender.join().unwrap();
     assert!(SIGNALS.load(Ordering::Relaxed) > 10);
+}
+
+#[test]
+fn forks_while_transfers_are_under_way() {
+    if !may_use_rings() {
+        return;
+    }
+    child::run("dma forks", "").assert_success();
+}
+
+fn forks(_: &str) {
+    const CHILDREN: usize = 100;
+    let ring = Ring::new(16).unwrap();
+    let pool = BufferPool::new(&ring, 4, 4096).unwrap();
+    let is_over = AtomicBool::new(false);
+    let rounds = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for id in 1..=2_u8 {
+            let (ring, pool, is_over, rounds) = (&ring, &pool, &is_over, &rounds);
+            scope.spawn(move || {
+                let (from, mut to) = io::pipe().unwrap();
+                while !is_over.load(Ordering::Relaxed) {
+                    let in_flight = ring.read(pool.take().unwrap(), &from, 0).unwrap();
+                    to.write_all(&[id; 64]).unwrap();
+                    let (buffer, n) = in_flight.wait().unwrap();
+                    assert_eq!((n, &buffer[..n]), (64, &[id; 64][..]));
+                    rounds.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        for _ in 0..CHILDREN {
+            let (from, _to) = io::pipe().unwrap();
+            let mine = (ring.read(pool.take().unwrap(), &from, 0).unwrap(), ring.clone(), pool.clone());
+            let mut mine = Some(mine);
+            // At whatever point the other threads are, with whatever they hold.
+            let end = in_child(|| {
+                let (in_flight, ring, pool) = mine.take().unwrap();
+                let buffer = pool.take();
+                assert!(buffer.iter().all(|buffer| buffer.iter().all(|byte| *byte == 0)));
+                drop(in_flight);
+                let refused = ring.read(DmaBuffer::new(64).unwrap(), &from, 0).unwrap_err();
+                assert_eq!(refused.error(), Error::LeftBehind);
+                drop((buffer, refused, ring, pool));
+                // A ring of its own works.
+                let (from, mut to) = io::pipe().unwrap();
+                to.write_all(b"abcd").unwrap();
+                let ring = Ring::new(1).unwrap();
+                assert_eq!(ring.read(DmaBuffer::new(64).unwrap(), &from, 0).unwrap().wait().unwrap().1, 4);
+            });
+            assert_eq!(end, ChildEnd::Done);
+            drop(mine);
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
+    assert!(rounds.into_inner() > CHILDREN);
+    let report = oubliette::report();
+    assert_eq!((report.dma().quarantined, report.dma().live), (0, 4));
 }
 
 #[test]
