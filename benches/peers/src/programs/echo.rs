@@ -13,6 +13,8 @@ pub fn run() {
         let address = listener.local_addr().unwrap();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
+                // Small messages that wait for each other: without it, the kernel's delays are what is measured.
+                stream.set_nodelay(true).unwrap();
                 tokio::spawn(serve(stream));
             }
         });
@@ -20,6 +22,7 @@ pub fn run() {
             .map(|client| {
                 tokio::spawn(async move {
                     let mut stream = TcpStream::connect(address).await.unwrap();
+                    stream.set_nodelay(true).unwrap();
                     for i in 0..MESSAGES {
                         let message = vec![client as u8; 64 + i * 37 % 2000];
                         stream.write_all(&(message.len() as u32).to_le_bytes()).await.unwrap();
