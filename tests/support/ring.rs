@@ -12,7 +12,6 @@ const OP_WRITE_FIXED: u8 = 5;
 const SQE_ASYNC: u8 = 1 << 4;
 const ENTER_GETEVENTS: u32 = 1;
 const REGISTER_BUFFERS: u32 = 0;
-const SETUP_NO_SQARRAY: u32 = 1 << 16;
 const OFFSET_CQ_RING: libc::off_t = 0x800_0000;
 const OFFSET_SQES: libc::off_t = 0x1000_0000;
 
@@ -42,7 +41,7 @@ pub(crate) struct Ring {
 
 impl Ring {
     pub(crate) fn new() -> io::Result<Self> {
-        let mut parameters = Parameters { flags: SETUP_NO_SQARRAY, ..Parameters::default() };
+        let mut parameters = Parameters::default();
         // SAFETY: the kernel reads and writes one `io_uring_params` (io_uring_setup(2)).
         let made = unsafe { libc::syscall(libc::SYS_io_uring_setup, ENTRIES, &raw mut parameters) };
         let descriptor = i32::try_from(made).ok().filter(|made| *made >= 0);
@@ -52,7 +51,12 @@ impl Ring {
         // Both queues lie in one mapping (IORING_FEAT_SINGLE_MMAP, Linux 5.4).
         let queues = map(&descriptor, OFFSET_CQ_RING)?;
         let entries = map(&descriptor, OFFSET_SQES)?;
-        Ok(Self { descriptor, queues, entries, parameters })
+        let ring = Self { descriptor, queues, entries, parameters };
+        // The queue of submissions holds indices of entries (always, before Linux 6.6): each place its own.
+        for index in 0..ENTRIES {
+            ring.word(ring.parameters.sq_off[6] + 4 * index).store(index, Ordering::Relaxed);
+        }
+        Ok(ring)
     }
 
     /// Registers one fixed buffer.
