@@ -31,7 +31,7 @@ pub(crate) struct Class {
     /// Free slots that a thread takes to hand at a time, twice.
     pub(crate) stash_len: u32,
     /// Free slots that a thread holds back, a power of two less one: which of these and one more comes next is
-    /// drawn by lot.
+    /// drawn by lot in heaps of secrets (`thread::Order`).
     pub(crate) held_back: u32,
 }
 
@@ -54,8 +54,8 @@ const NR_PLAIN: usize = 37;
 const NR_ALIGNED: usize = 8;
 /// All classes.
 pub(crate) const NR_CLASSES: usize = NR_PLAIN + NR_ALIGNED;
-/// Most slots in a stash.
-pub(crate) const STASH_MAX: usize = 80;
+/// Most slots in a stash: a power of two.
+pub(crate) const STASH_MAX: usize = 64;
 /// Slots held back of every class up to [`MID_MAX_BYTES`].
 pub(crate) const HELD_BACK: u32 = 15;
 /// Blocks up to this size take the shortest ways: slots of 32, 48 and 64 bytes.
@@ -102,8 +102,8 @@ const fn classes() -> [Class; NR_CLASSES] {
 const fn class(slot_bytes: u32, first_bytes: u32) -> Class {
     let nr_slots = (PAYLOAD_BYTES as u32 - first_bytes) / slot_bytes;
     let by_bytes = 16_384 / slot_bytes;
-    let stash_len = if by_bytes > 64 {
-        64
+    let stash_len = if by_bytes > 48 {
+        48
     } else if by_bytes < 4 {
         4
     } else {
@@ -184,6 +184,7 @@ const _: () = {
         assert!(class.first_bytes >= GRANULE_BYTES as u32 && class.first_bytes.is_multiple_of(16));
         assert!(class.nr_slots >= 1);
         assert!((class.first_bytes + class.nr_slots * class.slot_bytes) as usize <= PAYLOAD_BYTES);
+        assert!(STASH_MAX.is_power_of_two());
         assert!(class.limit() as usize <= STASH_MAX && class.stash_len >= 2);
         assert!((class.held_back + 1).is_power_of_two());
         assert!(class.slot_bytes as usize > MID_MAX_BYTES + CANARY_BYTES || class.held_back == HELD_BACK);

@@ -15,7 +15,7 @@ use super::inbox::Mail;
 use super::shared::Shared;
 use super::slab::Local;
 use super::tables::Granule;
-use super::thread::ThreadHeap;
+use super::thread::{Order, ThreadHeap};
 use super::{shadow, threads};
 use crate::os;
 use crate::policy::settle_secret_backing;
@@ -186,7 +186,7 @@ impl Heap {
     pub(crate) fn allocate(&self, layout: Layout) -> Result<NonNull<u8>, Error> {
         let at_hand = if is_small(layout) {
             // SAFETY: held by this thread; a small size.
-            unsafe { threads::held(self.index).allocate_small(layout.size()) }
+            unsafe { threads::held(self.index).allocate_small(layout.size(), Order::of(self.policy)) }
         } else {
             self.take_bigger(layout)
         };
@@ -208,7 +208,7 @@ impl Heap {
             return allocate_mid(layout, self, local);
         }
         // SAFETY: held by this thread; a small size.
-        let at_hand = unsafe { local.allocate_small(layout.size()) };
+        let at_hand = unsafe { local.allocate_small(layout.size(), Order::of(self.policy)) };
         if at_hand.is_null() { allocate_slow_or_null(layout, self) } else { at_hand }
     }
 

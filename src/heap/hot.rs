@@ -47,7 +47,7 @@ use super::geometry::GRANULE_BYTES;
 use super::pending::LINE_SHIFT;
 use super::shadow;
 use super::tables::Granule;
-use super::thread::{BINS_BYTES, Bin, MID_BINS_BYTES, SMALL_BINS_BYTES, ThreadHeap};
+use super::thread::{BINS_BYTES, Bin, MID_BINS_BYTES, Order, SMALL_BINS_BYTES, ThreadHeap};
 use crate::{Flush, wipe};
 
 /// Slots up to this size are checked at every use, since a check costs less than asking whether the slot
@@ -85,11 +85,11 @@ impl ThreadHeap {
     /// - The calling thread holds this thread heap.
     /// - `size` is not above `SMALL_MAX_BYTES`.
     #[inline(always)]
-    pub(crate) unsafe fn allocate_small(&self, size: usize) -> *mut u8 {
+    pub(crate) unsafe fn allocate_small(&self, size: usize, order: Order) -> *mut u8 {
         debug_assert!(size <= SMALL_MAX_BYTES, "a small block");
         // SAFETY: forwarded.
         let bin = unsafe { self.small_bin_for(size) };
-        let Some(number) = bin.draw(&self.rng, HELD_BACK) else { return core::ptr::null_mut() };
+        let Some(number) = bin.draw(&self.rng, HELD_BACK, order) else { return core::ptr::null_mut() };
         // SAFETY: by `ThreadHeap` 3 it starts a slot in a slab, whose metadata is committed.
         let granule = unsafe { Granule::new(number) };
         let (ptr, slot_bytes) = (self.address(granule), bin.slot_bytes());
@@ -114,7 +114,7 @@ impl ThreadHeap {
         debug_assert!(size <= MID_MAX_BYTES, "a block of the table's sizes");
         // SAFETY: forwarded.
         let bin = unsafe { self.bin_for(size) };
-        let Some(number) = bin.draw(&self.rng, HELD_BACK) else { return core::ptr::null_mut() };
+        let Some(number) = bin.draw(&self.rng, HELD_BACK, bin.order()) else { return core::ptr::null_mut() };
         // SAFETY: as in `allocate_small`.
         let granule = unsafe { Granule::new(number) };
         let (ptr, slot_bytes) = (self.address(granule), bin.slot_bytes());

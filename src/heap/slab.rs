@@ -20,7 +20,7 @@ use super::pending::LINE_SHIFT;
 use super::shadow;
 use super::shared::Shared;
 use super::tables::{Granule, Unit};
-use super::thread::{ThreadHeap, home_at};
+use super::thread::{Order, ThreadHeap, home_at};
 use crate::{Error, Lock, wipe};
 
 /// Empty slabs that a thread keeps whatever the number of its slabs: 512 KiB.
@@ -93,7 +93,9 @@ impl<'a> Local<'a> {
         let first_granule = unit.granule(0).number();
         let slot_bytes = CLASSES[class].slot_bytes;
         let is_checked = slot_bytes as usize <= ALWAYS_CHECKED_BYTES;
-        for (word, cell) in bits.iter().take(SLOT_WORDS).enumerate() {
+        let from = self.begin_run(class, unit);
+        for word in (from..SLOT_WORDS).chain(0..from) {
+            let cell = &bits[word];
             if left == 0 {
                 break;
             }
@@ -126,6 +128,21 @@ impl<'a> Local<'a> {
         if before == taken {
             self.unlist(class, unit);
         }
+    }
+
+    /// The word of a slab's bitmap from which on slots are taken: by lot, but within the pages that were touched, so
+    /// that a class with few blocks takes few pages. Where the slots themselves are drawn by lot it need not be.
+    fn begin_run(self, class: usize, unit: Unit) -> usize {
+        const WORDS_PER_PAGE: u32 = (GUARD_BYTES / GRANULE_BYTES / 64) as u32;
+        if self.heap.bin(class).order() == Order::Lot {
+            return 0;
+        }
+        let touched = self.shared.tables.header(unit).touched.load(Ordering::Relaxed);
+        let words = (touched.count_ones() * WORDS_PER_PAGE).max(1);
+        let mut rng = self.heap.rng.get();
+        let word = rng.below(words) as usize;
+        self.heap.rng.set(rng);
+        word % SLOT_WORDS
     }
 
     /// Writes to the pages of a free slot, unless that was done before. The check that it is zero would else be the

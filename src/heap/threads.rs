@@ -13,7 +13,7 @@ use super::pending::Pending;
 use super::rng::Rng;
 use super::shared::{Shared, pages};
 use super::slab::Local;
-use super::thread::{NONE, ThreadHeap};
+use super::thread::{NONE, Order, ThreadHeap};
 use super::{HEAPS, NR_HEAPS};
 use crate::keys::AllRights;
 use crate::os;
@@ -148,7 +148,7 @@ impl Shared {
         let heap: &'static ThreadHeap = unsafe { place.as_ref() };
         heap.base.set(self.memory.base().as_ptr());
         heap.tables.set(self.tables);
-        heap.set_up_bins();
+        heap.set_up_bins(Order::of(self.policy));
         heap.know(self.known_bytes());
         heap.key.set(self.key);
         heap.generation.set(self.generation());
