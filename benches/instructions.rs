@@ -3,7 +3,6 @@
 //! `instructions CASE COUNT` goes round a loop COUNT times. Run with two counts, the difference is what the rounds
 //! took, whatever the program did before.
 
-// UNSAFETY: calls what a program calls through its collections.
 #![expect(unsafe_code, reason = "calls an allocator as the compiler's own code does")]
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a program for a script")]
 

@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn an_address_comes_again_only_after_all_others() {
-        let mut space = Space::new(&[0..9 * PAGE], PAGE);
+        let mut space = Space::new(core::slice::from_ref(&(0..9 * PAGE)), PAGE);
         assert_eq!(space.claim(PAGE), Ok(PAGE));
         space.release(PAGE);
         assert_eq!(space.claim(PAGE), Ok(3 * PAGE));

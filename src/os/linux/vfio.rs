@@ -376,7 +376,7 @@ mod tests {
         let mut found = [0..0, 0..0, 0..0];
         assert_eq!(Info(&words).ranges(32, &mut found), 2);
         assert_eq!(found, [0..0xfee0_0000, 0xfef0_0000..0x80_0000_0000, 0..0]);
-        let mut one = [0..0];
+        let mut one: [_; 1] = core::array::from_fn(|_| 0..0);
         assert_eq!(Info(&words).ranges(32, &mut one), 1, "what finds no place is left out");
         assert_eq!(Info(&words[..7]).ranges(32, &mut found), 0, "a structure that was cut short");
     }

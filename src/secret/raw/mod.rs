@@ -33,17 +33,20 @@ pub(super) use value::{Origin, Value, forget};
 use super::flush::secret_flush;
 use super::inline::Plain;
 use super::seal;
+#[cfg(feature = "allocator-api2")]
+use crate::exit;
 use crate::heap::{self, Heap};
 use crate::keys::AllRights;
 use crate::os::Access;
 use crate::policy::{Flush, Policy, Seal};
-use crate::{Error, Operation, exit, os, wipe};
+use crate::{Error, Operation, os, wipe};
 
 static HEAP: &Heap = heap::of(Policy::SECRET);
 /// Where the owners' blocks are if a protection key seals them.
 static SEALED: &Heap = heap::of(Policy::SECRET.with_seal(Seal::ProtectionKey));
 
 /// A block of the secret heap that is never sealed, for callers that know of no guards: all zero bytes, aligned.
+#[cfg(feature = "allocator-api2")]
 #[inline]
 pub(crate) fn allocate_unsealed(layout: Layout) -> Result<NonNull<u8>, Error> {
     exit::arm();
@@ -55,6 +58,7 @@ pub(crate) fn allocate_unsealed(layout: Layout) -> Result<NonNull<u8>, Error> {
 /// # Safety
 ///
 /// * As for [`deallocate`], for a block from [`allocate_unsealed`] or [`reallocate_unsealed`].
+#[cfg(feature = "allocator-api2")]
 #[inline]
 pub(crate) unsafe fn deallocate_unsealed(ptr: NonNull<u8>, layout: Layout) {
     // SAFETY: the caller guarantees both conditions of `Heap::deallocate`, which are these.
@@ -66,6 +70,7 @@ pub(crate) unsafe fn deallocate_unsealed(ptr: NonNull<u8>, layout: Layout) {
 /// # Safety
 ///
 /// * As for [`reallocate`], for a block from [`allocate_unsealed`] or [`reallocate_unsealed`].
+#[cfg(feature = "allocator-api2")]
 pub(crate) unsafe fn reallocate_unsealed(
     ptr: NonNull<u8>,
     old: Layout,
