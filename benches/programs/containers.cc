@@ -33,7 +33,7 @@ template <> struct Shape<0> {
 };
 
 int main(int argc, char **argv) {
-    Shape<24> shape;
+    Shape<6> shape;
     for (int i = 0; i < argc; i++) shape.add(i, argv[i]);
     std::regex pattern("([a-z]+)([0-9]*)");
     std::stringstream out;

@@ -36,34 +36,52 @@ const fn heap(lock: Lock, flush: Flush) -> Oubliette {
 /// The index in [`HEAPS`], or `UNDECIDED`.
 static CHOICE: AtomicU8 = AtomicU8::new(UNDECIDED);
 
-/// Calls `f` with the program's heap. The two commonest choices are constants for the compiler, which leaves
-/// one predictable branch.
+/// Which of the heaps it is, as far as the hot paths ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Choice {
+    /// [`DEFAULT`].
+    Default,
+    /// [`WITHOUT_FLUSH`].
+    WithoutFlush,
+    /// Another one, or none yet: [`chosen`] tells.
+    Other,
+}
+
+/// The two commonest ones, constants for the compiler. Their blocks are of the same heap.
+pub(crate) const DEFAULT: Oubliette = HEAPS[0];
+pub(crate) const WITHOUT_FLUSH: Oubliette = HEAPS[1];
+
 #[inline(always)]
-pub(crate) fn with_heap<R>(f: impl Fn(&Oubliette) -> R) -> R {
-    const DEFAULT: Oubliette = HEAPS[0];
-    const WITHOUT_FLUSH: Oubliette = HEAPS[1];
+pub(crate) fn choice() -> Choice {
     // Relaxed: nothing is published with it; threads that race here decide alike.
     match CHOICE.load(Ordering::Relaxed) {
-        0 => f(&DEFAULT),
-        1 => f(&WITHOUT_FLUSH),
-        other => f(decided_slow(other)),
+        0 => Choice::Default,
+        1 => Choice::WithoutFlush,
+        _ => Choice::Other,
     }
 }
 
+/// The program's heap.
+#[inline]
+pub(crate) fn chosen() -> &'static Oubliette {
+    match ALL.get(usize::from(CHOICE.load(Ordering::Relaxed))) {
+        Some(heap) => heap,
+        None => decide_slow(),
+    }
+}
+
+const ALL: &[Oubliette; NR_CHOICES] = &HEAPS;
+
 #[cold]
 #[inline(never)]
-fn decided_slow(choice: u8) -> &'static Oubliette {
-    const HEAPS: &[Oubliette; NR_CHOICES] = &self::HEAPS;
-    if let Some(heap) = HEAPS.get(usize::from(choice)) {
-        return heap;
-    }
+fn decide_slow() -> &'static Oubliette {
     // SAFETY: a word that the C library and the program change; null before the C library is set up.
     let is_early = unsafe { environ }.is_null();
     let decided = if is_early { 0 } else { read_environment() };
     if !is_early {
         CHOICE.store(decided, Ordering::Relaxed);
     }
-    HEAPS.get(usize::from(decided)).unwrap_or(&HEAPS[0])
+    ALL.get(usize::from(decided)).unwrap_or(&ALL[0])
 }
 
 fn read_environment() -> u8 {

@@ -21,7 +21,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 
 use oubliette::Oubliette;
 
-use crate::choice::{HEAPS, with_heap};
+use crate::choice::{Choice, DEFAULT, HEAPS, WITHOUT_FLUSH, choice, chosen};
 use crate::errno;
 
 /// What every block is aligned to: that of `max_align_t`.
@@ -53,11 +53,18 @@ pub(crate) fn allocate_aligned(size: usize, align: usize) -> *mut u8 {
 
 #[inline(always)]
 fn allocate_layout(layout: Layout) -> *mut u8 {
-    with_heap(|heap| {
+    let block = match choice() {
         // SAFETY: the heap serves layouts without a size as well: with a block of its own, as C wants it.
-        let block = unsafe { heap.alloc(layout) };
-        if block.is_null() { errno::no_memory() } else { block }
-    })
+        Choice::Default | Choice::WithoutFlush => unsafe { DEFAULT.alloc(layout) },
+        Choice::Other => allocate_chosen(layout),
+    };
+    if block.is_null() { errno::no_memory() } else { block }
+}
+
+#[inline(never)]
+fn allocate_chosen(layout: Layout) -> *mut u8 {
+    // SAFETY: as in `allocate_layout`.
+    unsafe { chosen().alloc(layout) }
 }
 
 /// Frees a block. Ends the process if something is wrong with it.
@@ -66,21 +73,27 @@ fn allocate_layout(layout: Layout) -> *mut u8 {
 /// - `ptr` is null, or a block that nobody uses any more.
 #[inline(always)]
 pub(crate) unsafe fn free(ptr: *mut u8) {
-    with_heap(|heap| {
-        if heap.owns(ptr) {
-            // SAFETY: forwarded.
-            unsafe { heap.free(ptr) }
-        } else if !ptr.is_null() {
-            // SAFETY: forwarded.
-            unsafe { free_elsewhere(ptr) }
-        }
-    });
+    if !DEFAULT.owns(ptr) {
+        // SAFETY: forwarded.
+        return unsafe { free_elsewhere(ptr) };
+    }
+    match choice() {
+        // SAFETY: forwarded.
+        Choice::Default => unsafe { DEFAULT.free(ptr) },
+        // SAFETY: forwarded.
+        Choice::WithoutFlush => unsafe { WITHOUT_FLUSH.free(ptr) },
+        // SAFETY: forwarded.
+        Choice::Other => unsafe { free_elsewhere(ptr) },
+    }
 }
 
 /// # Safety
 /// - As for `free`.
-#[cold]
+#[inline(never)]
 unsafe fn free_elsewhere(ptr: *mut u8) {
+    if ptr.is_null() {
+        return;
+    }
     if let Some(heap) = owner(ptr) {
         // SAFETY: forwarded.
         unsafe { heap.free(ptr) };
@@ -131,7 +144,7 @@ pub(crate) fn usable_size(ptr: *mut u8) -> usize {
 /// `None`, and counted, if it is of none.
 #[inline]
 fn owner(ptr: *mut u8) -> Option<Oubliette> {
-    let usual = with_heap(|heap| *heap);
+    let usual = *chosen();
     if usual.owns(ptr) {
         return Some(usual);
     }

@@ -3,7 +3,7 @@
 use core::ffi::CStr;
 use core::fmt::{self, Write};
 
-use crate::choice::{self, with_heap};
+use crate::choice::{self, chosen};
 use crate::heap;
 
 /// Called by the dynamic loader before `main`: decides what heap there is while there is one thread.
@@ -17,7 +17,7 @@ static AT_START: extern "C" fn() = at_start;
 static AT_END: extern "C" fn() = at_end;
 
 extern "C" fn at_start() {
-    with_heap(|_| ());
+    let _ = chosen();
 }
 
 /// Nothing that was freed stays in the caches; and what the process did with the heap is told to who asked.
@@ -32,7 +32,7 @@ extern "C" fn at_end() {
 }
 
 fn describe(line: &mut Line) -> fmt::Result {
-    let policy = with_heap(|heap| heap.policy());
+    let policy = chosen().policy();
     let heap = oubliette::report().heap(policy).copied();
     let (blocks, peak, locked) =
         heap.map_or((0, 0, 0), |heap| (heap.live_blocks, heap.peak_bytes, heap.locked_bytes));

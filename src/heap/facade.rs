@@ -135,12 +135,14 @@ impl Heap {
         self.index
     }
 
+    #[inline]
     fn root(&self) -> &'static AtomicPtr<Shared> {
         #[expect(clippy::indexing_slicing, reason = "`index` is below NR_HEAPS")]
         &ROOTS[self.index]
     }
 
     /// The heap in use, if anything was ever allocated from it.
+    #[inline]
     pub(crate) fn shared(&self) -> Option<&'static Shared> {
         // Acquire pairs with Release in `shared_or_create`.
         let shared = self.root().load(Ordering::Acquire);
