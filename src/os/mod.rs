@@ -342,6 +342,18 @@ pub(crate) fn process_id() -> u32 {
     std::process::id()
 }
 
+/// Whether the calling thread is the one that the process began with, at whose end the process as a rule ends.
+#[cfg(all(target_os = "linux", not(any(oubliette_portable, miri))))]
+pub(crate) fn is_main_thread() -> bool {
+    signal::thread_id().cast_unsigned() == process_id()
+}
+
+/// The same where the system does not tell.
+#[cfg(not(all(target_os = "linux", not(any(oubliette_portable, miri)))))]
+pub(crate) fn is_main_thread() -> bool {
+    false
+}
+
 /// The limit of locked memory (`RLIMIT_MEMLOCK`). Unlimited where the system has no such limit.
 pub(crate) fn memlock_limit() -> Limit {
     backend::memlock_limit()
