@@ -267,3 +267,31 @@ fn a_write_after_the_slab_was_given_back_is_seen() {
         assert_eq!(status, if is_criminal { libc::SIGABRT } else { 0 });
     }
 }
+
+/// A child resized a large block that it does not have as the first thing it did with the heap: the zeros in its place
+/// were taken for an overflow.
+#[test]
+fn a_child_may_resize_first_what_it_does_not_have() {
+    static HEAP: Oubliette =
+        Oubliette::with_policy(Policy::PROGRAM.with_fork(Fork::Wipe).with_lock(Lock::Off));
+    let large = layout(100_001);
+    let block = unsafe { HEAP.alloc(large) };
+    assert!(!block.is_null());
+    unsafe { block.write(7) };
+    let by_layout = || unsafe {
+        let moved = HEAP.realloc(block, large, 100_003);
+        assert!(!moved.is_null());
+        assert_eq!(moved.read(), 0);
+        HEAP.dealloc(moved, layout(100_003));
+    };
+    assert_eq!(forked(by_layout), 0, "by its layout");
+    let by_address = || unsafe {
+        let moved = HEAP.resize(block, 100_003, 8);
+        assert!(!moved.is_null());
+        assert_eq!(moved.read(), 0);
+        HEAP.free(moved);
+    };
+    assert_eq!(forked(by_address), 0, "by its address");
+    assert_eq!(unsafe { block.read() }, 7);
+    unsafe { HEAP.dealloc(block, large) };
+}

@@ -416,6 +416,8 @@ impl Shared {
         old: usize,
         new: usize,
     ) -> Result<bool, Corruption> {
+        // It may be the first that a child does with the heap, which has to know that the block is gone.
+        self.notice_fork();
         let (entry, place) = self.claim_block(ptr)?;
         if old != place.size {
             return Err(Corruption::WrongLayout);
