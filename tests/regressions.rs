@@ -295,3 +295,28 @@ fn a_child_may_resize_first_what_it_does_not_have() {
     assert_eq!(unsafe { block.read() }, 7);
     unsafe { HEAP.dealloc(block, large) };
 }
+
+/// A purge came between canary and marker of a block that was being made: the marker, which reaches into where the canary
+/// was, remained alone, and whoever freed the block behind it took that for an underflow.
+#[test]
+fn what_a_purge_leaves_of_a_canary_is_no_underflow() {
+    static HEAP: Oubliette =
+        Oubliette::with_policy(Policy::PROGRAM.with_fork(Fork::Wipe).with_lock(Lock::Off));
+    let exact = layout(24);
+    let free_behind = |written: fn(u32) -> u32| {
+        forked(|| unsafe {
+            let blocks: Vec<_> = (0..200).map(|_| HEAP.alloc(exact)).collect();
+            let first = *blocks.iter().find(|block| blocks.contains(&block.wrapping_add(32))).unwrap();
+            let behind = first.wrapping_add(32);
+            let marker = first.add(24).cast::<u32>();
+            let was = marker.read();
+            purge();
+            HEAP.dealloc(behind, exact);
+            while HEAP.alloc(exact) != behind {}
+            marker.write(written(was));
+            HEAP.dealloc(behind, exact);
+        })
+    };
+    assert_eq!(free_behind(|marker| marker), 0);
+    assert_eq!(free_behind(|marker| marker ^ 1), libc::SIGABRT, "control");
+}

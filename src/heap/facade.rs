@@ -469,7 +469,7 @@ fn free_elsewhere(
         shadow::size_of(usable, live).unwrap_or_else(|| usable.wrapping_sub(heap.long_slack(granule)));
     // SAFETY: the shadow says that a live block starts here, so a slot of this class does.
     if let Err(crime) = unsafe { heap.check(granule, shape, found, size) }
-        && !(crime == Corruption::Overflow
+        && !(matches!(crime, Corruption::Overflow | Corruption::Underflow)
             && shared.is_purged()
             && shared.is_intact_or_wiped(granule, shape, found))
     {

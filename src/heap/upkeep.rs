@@ -4,10 +4,10 @@
 #![expect(unsafe_code, reason = "purge overwrites live secrets by address")]
 #![expect(clippy::as_conversions, reason = "u32 to usize widens; numbers of granules are below 2^32")]
 
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use super::canary::{canary, marker};
-use super::class::Class;
+use super::class::{CANARY_BYTES, Class};
 use super::facade::HEAPS;
 use super::shared::Shared;
 use super::tables::Granule;
@@ -109,8 +109,8 @@ impl Shared {
         self.counters.purging.fetch_sub(1, Ordering::SeqCst);
     }
 
-    /// Whether every byte behind a block is as it should be or zero: what a purge leaves of them, which may have
-    /// come between any two steps of the thread that allocated the block or now frees it.
+    /// Whether every byte around a block is as it should be or zero: what a purge leaves of them, which may have
+    /// come between any two steps of the thread that allocated the block, or the one before it, or now frees it.
     pub(crate) fn is_intact_or_wiped(&self, granule: Granule, shape: &Class, size: usize) -> bool {
         if size > shape.usable_bytes() {
             return false;
@@ -123,10 +123,16 @@ impl Shared {
         let last: [u8; 8] = unsafe { at(shape.usable_bytes()).cast().read() };
         // SAFETY: four bytes behind the block, of which eight are in the slot.
         let behind: [u8; 4] = unsafe { at(size).cast().read() };
-        let end = at(0).addr().get().wrapping_add(shape.slot_bytes as usize);
+        // SAFETY: a slab's first slot lies 16 bytes behind its start (`Class::first_bytes`).
+        let before = unsafe { at(0).sub(CANARY_BYTES) };
+        // SAFETY: as above; the canary of the slot before, which others only write to atomically.
+        let before = unsafe { before.cast::<AtomicU64>().as_ref() }.load(Ordering::Relaxed).to_le_bytes();
+        let start = at(0).addr().get();
+        let end = start.wrapping_add(shape.slot_bytes as usize);
         let is_left_of =
             |found: &[u8], expected: &[u8]| found.iter().zip(expected).all(|(f, e)| *f == 0 || f == e);
-        is_left_of(&last, &canary(self.key, end).to_le_bytes())
+        is_left_of(&before, &canary(self.key, start).to_le_bytes())
+            && is_left_of(&last, &canary(self.key, end).to_le_bytes())
             && is_left_of(&behind, &marker(self.key).to_le_bytes())
     }
 }
