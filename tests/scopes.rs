@@ -12,6 +12,9 @@
     reason = "tests"
 )]
 
+#[path = "support/mod.rs"]
+mod support;
+
 use std::alloc::System;
 use std::hint::black_box;
 use std::os::unix::process::ExitStatusExt;
@@ -21,9 +24,10 @@ use std::time::Duration;
 use std::{env, ptr, thread};
 
 use oubliette::{
-    Cover, Error, Flush, Scope, ScopedAlloc, ScopedFuture, SecretBox, is_in_scope, report, scope,
-    spawn_scoped, suspended, try_scope,
+    Backing, Cover, Error, Flush, Scope, ScopedAlloc, ScopedFuture, SecretBox, is_in_scope, report, scope,
+    set_secret_backing, spawn_scoped, suspended, try_scope,
 };
+use support::{probe, skip};
 
 #[global_allocator]
 static ALLOC: ScopedAlloc<System> = ScopedAlloc::new(System);
@@ -62,6 +66,7 @@ fn child() {
         }
         Ok("fork") => fork(),
         Ok("fork inside") => fork_inside(),
+        Ok("fork hidden") => fork_hidden(),
         Ok("limit") => limit(),
         Ok("outlive") => outlive(),
         Ok("panic") => panic_with_backtrace(),
@@ -133,6 +138,37 @@ fn fork() {
 #[test]
 fn a_forked_child_has_scopes_of_its_own() {
     let output = run("fork");
+    assert!(output.status.success(), "{output:?}");
+}
+
+/// A block of hidden memory that a child frees in a scope is gone there: its lines must not be written back.
+fn fork_hidden() {
+    set_secret_backing(Backing::Hidden).unwrap();
+    let mut block = Vec::new();
+    scope(|| block.resize(64, 1_u8));
+    assert_eq!(ALLOC.outliving_blocks(), 1, "a block of the secret heap");
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        scope(|| drop(block));
+        // And one of its own.
+        let mut own = Vec::new();
+        scope(|| own.resize(64, 2_u8));
+        let is_whole = own.iter().all(|&byte| byte == 2);
+        scope(|| drop(own));
+        unsafe { libc::_exit(i32::from(!is_whole)) };
+    }
+    let mut status = -1;
+    unsafe { libc::waitpid(child, &raw mut status, 0) };
+    assert_eq!(status, 0, "the child frees what it does not have");
+    assert!(block.iter().all(|&byte| byte == 1));
+}
+
+#[test]
+fn a_forked_child_frees_hidden_blocks_in_a_scope() {
+    if !probe::has_memfd_secret() {
+        return skip::impossible("no memfd_secret: nothing can be hidden");
+    }
+    let output = run("fork hidden");
     assert!(output.status.success(), "{output:?}");
 }
 

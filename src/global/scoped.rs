@@ -220,8 +220,8 @@ unsafe fn free(ptr: *mut u8, layout: Layout) {
     };
     // SAFETY: forwarded.
     unsafe { SECRET.deallocate(block, layout, flush) };
-    // SAFETY: a block that is this small is in a slab, and slabs stay mapped and readable.
-    unsafe { wipe::write_back(block, written_back) };
+    // SAFETY: a block that is this small was in a slab.
+    unsafe { SECRET.write_back_freed(block, written_back) };
 }
 
 /// Resizes a block of the secret heap.

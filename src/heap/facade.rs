@@ -359,6 +359,24 @@ impl Heap {
         }
     }
 
+    /// Starts to write back the lines of a block that was freed just now, unless it is one that this process does
+    /// not have.
+    ///
+    /// # Safety
+    /// - `len` is 0, or a block of `len` bytes was at `ptr`, in a slab of this heap.
+    #[inline]
+    pub(crate) unsafe fn write_back_freed(&self, ptr: NonNull<u8>, len: usize) {
+        if let Some(shared) = self.shared()
+            && shared.policy.fork() == Fork::Exclude
+            && let Ok(Some(granule)) = shared.granule_at(ptr.as_ptr())
+            && shared.is_inherited(granule.unit())
+        {
+            return;
+        }
+        // SAFETY: slabs stay mapped and readable, in the process that made them; the rest is forwarded.
+        unsafe { wipe::write_back(ptr, len) };
+    }
+
     /// Counts a block of `bytes` whose owner gave it up on purpose.
     pub(crate) fn count_leaked(&self, bytes: usize) {
         if let Some(shared) = self.shared() {
