@@ -3,6 +3,8 @@
 //! The first guard unseals, the last one seals, in whatever order they end and on whatever threads. While
 //! one thread is at it the word is busy and the others wait for it: for one system call.
 
+use core::cell::Cell;
+
 use crate::os;
 use crate::sync::{AtomicU32, Ordering};
 
@@ -37,6 +39,7 @@ impl Openings {
             if seen == 0 {
                 // SeqCst: pairs with `is_busy` in purge, see `Arena::purge`. It includes Acquire, which pairs
                 // with Release in `close`: what the last holder wrote is seen.
+                let _changing = Changing::begin();
                 let taken = self.0.compare_exchange(0, BUSY, Ordering::SeqCst, Ordering::Relaxed).is_ok();
                 if taken {
                     let result = unseal();
@@ -69,6 +72,7 @@ impl Openings {
             if seen == 1 {
                 // SeqCst: as in `open`; its Acquire pairs with the Release of the other guards' ends, so all
                 // that was done under them happens before the sealing.
+                let _changing = Changing::begin();
                 let taken = self.0.compare_exchange(1, BUSY, Ordering::SeqCst, Ordering::Relaxed).is_ok();
                 if taken {
                     seal();
@@ -93,6 +97,7 @@ impl Openings {
     /// or open as it was.
     #[inline]
     pub(super) fn change<E>(&self, guards: u32, change: impl FnOnce() -> Result<(), E>) -> Result<(), E> {
+        let _changing = Changing::begin();
         // SeqCst: as in `open`.
         let before = self.0.swap(BUSY, Ordering::SeqCst);
         let result = change();
@@ -107,6 +112,36 @@ impl Openings {
         // SeqCst: see `Arena::purge`.
         self.0.load(Ordering::SeqCst) & BUSY != 0
     }
+}
+
+/// While it lives, the calling thread may have set a word busy: whoever waits for one in a signal handler on this
+/// thread waits in vain.
+struct Changing(());
+
+std::thread_local! {
+    static CHANGES: Cell<u32> = const { Cell::new(0) };
+}
+
+impl Changing {
+    #[inline]
+    fn begin() -> Self {
+        // Where a thread has no such memory any more, a purge waits a little longer than it need.
+        let _ = CHANGES.try_with(|changes| changes.set(changes.get().wrapping_add(1)));
+        Self(())
+    }
+}
+
+impl Drop for Changing {
+    #[inline]
+    fn drop(&mut self) {
+        let _ = CHANGES.try_with(|changes| changes.set(changes.get().wrapping_sub(1)));
+    }
+}
+
+/// Whether the calling thread is in the middle of a change: only a signal handler finds it so. Only reads memory that
+/// needs no set-up, so it may ask.
+pub(super) fn is_changing_here() -> bool {
+    CHANGES.try_with(Cell::get).unwrap_or(0) != 0
 }
 
 /// Waits for another thread's system call.

@@ -9,15 +9,17 @@ use core::time::Duration;
 use std::time::Instant;
 
 use super::arena::Arena;
-use super::pinning;
 use super::record::{Record, State};
+use super::{openings, pinning};
 use crate::os::Access;
 use crate::pages::PageBytes;
 use crate::{Seal, wipe};
 
 /// How long purge waits for another thread to be done with its system call: longer than it takes until a thread that
-/// was interrupted in the middle of it gets its turn again.
-const PATIENCE: Duration = Duration::from_millis(50);
+/// was interrupted in the middle of it gets its turn again, on a machine with a hundred others that want theirs.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The same in a signal handler that interrupted a thread in the middle of one: it may be the one waited for.
+const PATIENCE_WITHIN: Duration = Duration::from_millis(50);
 
 /// The figures of all arenas at about one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -146,7 +148,8 @@ impl Arena {
         let was_busy = record.openings.is_busy();
         if was_busy {
             let since = Instant::now();
-            while record.openings.is_busy() && since.elapsed() < PATIENCE {
+            let patience = if openings::is_changing_here() { PATIENCE_WITHIN } else { PATIENCE };
+            while record.openings.is_busy() && since.elapsed() < patience {
                 crate::sync::yield_now();
             }
         }

@@ -15,6 +15,8 @@
 
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU32, Ordering};
+use core::time::Duration;
+use std::time::Instant;
 
 use super::map::bits_of;
 use super::{check, check_count, probe};
@@ -22,8 +24,10 @@ use crate::os::{Access, Errno, Result};
 
 /// The same number on every architecture but Alpha.
 const SYS_MEMFD_SECRET: libc::c_long = 447;
-/// How often to try again after a fork came in between.
-const PATIENCE: u32 = 10_000;
+/// How long to try again after forks that came in between, and how long to sleep before: a fork of a large process
+/// takes milliseconds, and on a busy machine the thread that forks waits for its turn meanwhile.
+const PATIENCE: Duration = Duration::from_secs(10);
+const NAP: Duration = Duration::from_micros(50);
 
 /// Puts hidden memory in the place of reserved addresses, readable and writable.
 ///
@@ -32,9 +36,10 @@ const PATIENCE: u32 = 10_000;
 /// As for `os::hide`.
 pub(in crate::os) unsafe fn hide(ptr: NonNull<u8>, len: usize) -> Result<()> {
     FORKS.watch()?;
-    for _ in 0..PATIENCE {
+    let since = Instant::now();
+    while since.elapsed() < PATIENCE {
         let Some(quiet) = FORKS.none_under_way() else {
-            std::thread::yield_now();
+            std::thread::sleep(NAP);
             continue;
         };
         // SAFETY: forwarded.
