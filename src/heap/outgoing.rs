@@ -10,7 +10,8 @@
 //! entry             | word: granule / 64 | bits: the blocks of it |
 //! ```
 //! **Bound.** At most [`MOST_BLOCKS`] blocks of up to [`ALWAYS_CHECKED_BYTES`] wait in each thread: 66,560 bytes that
-//! are zero and not yet free for their owner. Larger blocks are sent at once.
+//! are zero and not yet free for their owner, in at most 16 slabs, which cannot be given back meanwhile: 1 MiB of
+//! locked memory where every page must be locked. Larger blocks are sent at once.
 //!
 //! The other design was a message queue a pair of threads, as in snmalloc, whose messages are the freed blocks
 //! themselves. Here nothing may be written to a freed block.
