@@ -21,6 +21,7 @@
 
 mod crowd;
 mod entry;
+mod grow;
 mod keep;
 mod place;
 
@@ -55,6 +56,8 @@ pub(crate) struct LargeZone {
     kept_bytes: AtomicUsize,
     /// Blocks in use.
     nr_live: AtomicU32,
+    /// Runs that pages were moved to (`grow`).
+    nr_moved: AtomicU32,
 }
 
 /// A run that a thread took: its first unit's number, its length class, and its length.
@@ -85,6 +88,7 @@ impl LargeZone {
             kept: core::array::from_fn(|_| IndexStack::new()),
             kept_bytes: AtomicUsize::new(0),
             nr_live: AtomicU32::new(0),
+            nr_moved: AtomicU32::new(0),
         }
     }
 

@@ -66,12 +66,14 @@ pub enum Call {
     /// What concerns the program that hands it packets.
     #[cfg_attr(not(feature = "xdp"), allow(dead_code, reason = "for packets, which are a feature"))]
     XdpProgram,
+    /// Moving pages to other addresses.
+    MovePages,
 }
 
 #[cfg(any(test, feature = "fault-injection"))]
 impl Call {
     /// Every kind, each at its [`index`](Self::index).
-    pub(crate) const ALL: [Self; 26] = [
+    pub(crate) const ALL: [Self; 27] = [
         Self::Reserve,
         Self::Release,
         Self::Protect,
@@ -98,6 +100,7 @@ impl Call {
         Self::XdpBind,
         Self::XdpWake,
         Self::XdpProgram,
+        Self::MovePages,
     ];
 
     /// Its place in [`ALL`](Self::ALL).

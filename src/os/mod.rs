@@ -142,6 +142,42 @@ pub(crate) unsafe fn protect(ptr: NonNull<u8>, len: usize, access: Access) -> Re
     unsafe { backend::protect(ptr, len, access) }
 }
 
+/// Moves the pages of a range out of it, to addresses of the system's choice: no page is copied, and each exists once
+/// all the time. The range keeps its access and its hints, which the pages take along.
+///
+/// - Before: readable and writable, one mapping, neither locked nor pinned (Linux 6.18 counts moved pages that are
+///   locked twice against the limit).
+/// - Result: where they are now: for [`move_in`], or [`release`]. `NOSYS` or `INVAL` where the system cannot (Linux
+///   before 5.7), `FAULT` when it is more than one mapping, `NOMEM`; after an error all is as it was.
+/// - Contents: those of the range are zero afterwards.
+///
+/// # Safety
+///
+/// - The whole range came from [`reserve`] and was not released.
+/// - No reference into it is used across the call.
+pub(crate) unsafe fn move_out(ptr: NonNull<u8>, len: usize) -> Result<NonNull<u8>> {
+    fake::gate(Call::MovePages)?;
+    // SAFETY: forwarded: the caller promises the same two things.
+    unsafe { backend::move_out(ptr, len) }
+}
+
+/// Moves pages that were moved out to the range of `new_len` bytes at `to`, as its first `len` bytes. The rest of it is
+/// new, and like them.
+///
+/// - Before: `len <= new_len`.
+/// - Result: as for [`move_out`]; after an error the pages are where they were, but `to` may have been released.
+/// - Contents: what `to` held is gone; zero behind the pages.
+///
+/// # Safety
+///
+/// - `[from, from + len)` came from [`move_out`]; it is released by this call, unless that fails.
+/// - The whole range at `to` came from [`reserve`] and was not released, and nothing uses an address in it.
+pub(crate) unsafe fn move_in(from: NonNull<u8>, len: usize, to: NonNull<u8>, new_len: usize) -> Result<()> {
+    fake::gate(Call::MovePages)?;
+    // SAFETY: forwarded: the caller promises the same two things.
+    unsafe { backend::move_in(from, len, to, new_len) }
+}
+
 /// Takes a memory protection key for this process. This thread has no access to what gets the key, and no
 /// thread has that was started before anybody first had the key (pkeys(7)).
 ///

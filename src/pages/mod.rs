@@ -18,7 +18,7 @@ pub use device_run::HugePages;
 pub(crate) use hints::Hints;
 pub(crate) use pins::{PinId, Pins, pins};
 pub(crate) use registry::{Owner, Registered, purge as purge_runs, stats as run_stats};
-pub(crate) use reservation::{GuardKind, Reservation};
+pub(crate) use reservation::{GuardKind, Moved, Reservation};
 pub use run::Placement;
 pub(crate) use run::{GuardedRun, Kind};
 #[allow(unused_imports, reason = "for tables of transfers, which are a feature")]

@@ -54,6 +54,20 @@ pub(crate) enum GuardKind {
     NoAccess,
 }
 
+/// How an attempt to move pages ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Moved {
+    /// They are at their new place.
+    There,
+    /// The system would not move these: all is as it was.
+    Refused,
+    /// The system moves none: all is as it was.
+    Unsupported,
+    /// They are back at their old place, by copying. The new place is not to be used ever again: for a moment it
+    /// belonged to nobody, and somebody else may have got it.
+    Back,
+}
+
 impl Reservation {
     /// Reserves `wanted` bytes, or half, a quarter and so on down to `least` where the limit of addresses
     /// (`RLIMIT_AS`, or `RLIMIT_MEMLOCK` under `mlockall(MCL_FUTURE)`) is too small.
@@ -313,6 +327,57 @@ impl Reservation {
         let start = self.part(Operation::Advise, offset, len)?;
         // SAFETY: the part is reserved (invariant 1), and the caller answers for references.
         unsafe { os::discard(start, len.get(), state) }.map_err(|errno| failed(Operation::Advise, errno, len))
+    }
+
+    /// Moves the pages of a part to the start of another, of `new_len` bytes, which is readable and writable then; the
+    /// rest of it is zero. The old part stays readable and writable, all zero. Hints go along; locked pages are refused.
+    ///
+    /// # Safety
+    ///
+    /// - The old part is readable and writable and not pinned; nothing uses an address in either part meanwhile, or in
+    ///   the new one at all before.
+    pub(crate) unsafe fn move_pages(
+        &self,
+        old: PageBytes,
+        len: PageBytes,
+        new: PageBytes,
+        new_len: PageBytes,
+    ) -> Moved {
+        let (Ok(from), Ok(to)) =
+            (self.part(Operation::Commit, old, len), self.part(Operation::Commit, new, new_len))
+        else {
+            return Moved::Refused;
+        };
+        if len > new_len || self.key.load(Ordering::Relaxed) != NO_KEY {
+            return Moved::Refused;
+        }
+        // Whoever locked them: see `os::move_out`. Where the system does not tell, it does not move pages either.
+        // SAFETY: the part is reserved (invariant 1).
+        if !matches!(unsafe { os::is_locked(from, len.get()) }, Ok(false)) {
+            return Moved::Refused;
+        }
+        // SAFETY: the part is reserved (invariant 1), and the caller answers for references.
+        let between = match unsafe { os::move_out(from, len.get()) } {
+            Ok(between) => between,
+            // Linux before 5.7 does not know the flag.
+            Err(Errno::NOSYS | Errno::INVAL) => return Moved::Unsupported,
+            Err(_) => return Moved::Refused,
+        };
+        // SAFETY: `between` was moved out just now, with this length; the new part is reserved (invariant 1), and the
+        // caller answers for its addresses.
+        if unsafe { os::move_in(between, len.get(), to, new_len.get()) }.is_ok() {
+            return Moved::There;
+        }
+        // Refilled as far as it is still free. It has no hints, and is not used again.
+        let _ = os::reserve_at(to, new_len.get());
+        // SAFETY: both are `len` bytes, readable and writable as before, and apart from each other: the kernel gave
+        // `between` addresses that nothing used.
+        unsafe { core::ptr::copy_nonoverlapping(between.as_ptr(), from.as_ptr(), len.get()) };
+        // SAFETY: mapped and writable, and nobody else knows it.
+        unsafe { crate::wipe::zero_and_flush(between, len.get()) };
+        // SAFETY: it came from `move_out`, and nobody knows its addresses.
+        let _ = unsafe { os::release(between, len.get()) };
+        Moved::Back
     }
 
     /// Tells which pages of a part are in RAM: the lowest bit of one byte a page. `out` needs that many bytes.

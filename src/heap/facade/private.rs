@@ -82,6 +82,10 @@ impl PrivateHeap {
         if unsafe { super::resize_in(self.shared, self.heap(), ptr, old, new_size, flush) } {
             return Ok(ptr);
         }
+        // SAFETY: as above.
+        if let Some(moved) = unsafe { super::grow_in(self.shared, ptr, old, new_size) } {
+            return Ok(moved);
+        }
         let moved = self.allocate(new)?;
         // SAFETY: both blocks have that many bytes at least, and the new one is new.
         unsafe { ptr::copy_nonoverlapping(ptr.as_ptr(), moved.as_ptr(), old.size().min(new_size)) };
@@ -92,6 +96,13 @@ impl PrivateHeap {
 
     pub(crate) fn walk(&self) -> Walked {
         self.shared.walk(&[self.heap()])
+    }
+
+    /// The addresses of its blocks.
+    #[cfg(test)]
+    pub(crate) fn addresses(&self) -> core::ops::Range<usize> {
+        let start = self.shared.memory.base().addr().get();
+        start..start.wrapping_add(self.shared.memory.len().get())
     }
 
     pub(crate) fn stats(&self) -> Stats {

@@ -20,6 +20,7 @@
 use core::alloc::Layout;
 use core::sync::atomic::Ordering;
 
+use super::entry::MOVED;
 use super::place::Place;
 use super::{Corruption, Run, WINDOW_PAGES};
 use crate::heap::geometry::{GUARD_BYTES, UNIT_BYTES};
@@ -33,7 +34,7 @@ const MANY: u32 = 8192;
 
 impl Shared {
     pub(super) fn is_crowded(&self, run: Run) -> bool {
-        self.entry(run.number).crowded_units.load(Ordering::Relaxed) != 0
+        !matches!(self.entry(run.number).crowded_units.load(Ordering::Relaxed), 0 | MOVED)
     }
 
     /// Whether a block of this layout should go into a crowded run, or must since this is one.
@@ -42,6 +43,7 @@ impl Shared {
             || self.large.nr_live.load(Ordering::Relaxed) >= MANY
                 && self.policy.backing() == Backing::Locked
                 && layout.align() <= GUARD_BYTES
+                && self.entry(run.number).crowded_units.load(Ordering::Relaxed) != MOVED
                 && self.extent_bytes(run) == 0
                 && os::features().guard_install == Support::Yes
     }

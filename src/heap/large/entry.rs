@@ -23,6 +23,9 @@ pub(super) const CLOSING: u32 = 4;
 pub(super) const KIND: u32 = 0xff;
 const PURGER: u32 = KIND + 1;
 
+/// In place of the units of a crowded run: pages were moved to this run, so its mappings are not like those around them.
+pub(super) const MOVED: u32 = u32::MAX;
+
 /// What is known about a block, at the unit that it starts in; and a link, at the first unit of a run.
 #[derive(Debug)]
 #[repr(C)]
@@ -52,7 +55,7 @@ pub(super) struct Entry {
     pub(super) is_kept: AtomicU32,
     /// The generation of the heap that made the block.
     pub(super) generation: AtomicU32,
-    /// The same: the units of the run, if it is crowded (`crowd`); else 0.
+    /// The same: the units of the run, if it is crowded (`crowd`); [`MOVED`] if pages were moved to it (`grow`); else 0.
     pub(super) crowded_units: AtomicU32,
 }
 

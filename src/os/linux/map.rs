@@ -76,6 +76,41 @@ pub(in crate::os) unsafe fn map_huge(ptr: NonNull<u8>, len: usize) -> Result<()>
     if address == libc::MAP_FAILED { Err(Errno::last()) } else { Ok(()) }
 }
 
+/// `mremap(ptr, len, len, MREMAP_MAYMOVE | MREMAP_DONTUNMAP)`, mremap(2), Linux 5.7: the kernel picks addresses that
+/// nothing uses.
+///
+/// # Safety
+///
+/// As for `os::move_out`.
+pub(in crate::os) unsafe fn move_out(start: NonNull<u8>, len: usize) -> Result<NonNull<u8>> {
+    let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_DONTUNMAP;
+    // The last argument is read with this flag, too: no wish.
+    let anywhere = ptr::null_mut::<libc::c_void>();
+    // SAFETY: the range is the caller's own, which stays mapped, and nobody uses a reference into it meanwhile.
+    let address = unsafe { libc::mremap(start.as_ptr().cast(), len, len, flags, anywhere) };
+    if address == libc::MAP_FAILED {
+        return Err(Errno::last());
+    }
+    NonNull::new(address.cast()).ok_or(Errno::NOMEM)
+}
+
+/// `mremap(from, len, new_len, MREMAP_MAYMOVE | MREMAP_FIXED, to)`, mremap(2).
+///
+/// # Safety
+///
+/// As for `os::move_in`.
+pub(in crate::os) unsafe fn move_in(
+    from: NonNull<u8>,
+    len: usize,
+    to: NonNull<u8>,
+    new_len: usize,
+) -> Result<()> {
+    let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+    // SAFETY: both ranges are the caller's own, and nobody uses what `to` held or a reference to what is moved.
+    let address = unsafe { libc::mremap(from.as_ptr().cast(), len, new_len, flags, to.as_ptr()) };
+    if address == libc::MAP_FAILED { Err(Errno::last()) } else { Ok(()) }
+}
+
 /// `munmap`, munmap(2).
 ///
 /// # Safety

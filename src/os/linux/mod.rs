@@ -46,7 +46,7 @@ pub(super) use limits::{
     address_space_limit, locked_bytes, may_exceed_memlock_limit, memlock_limit, page_size,
 };
 pub(super) use lock::{lock, unlock};
-pub(super) use map::{map_huge, protect, release, reserve, reserve_at};
+pub(super) use map::{map_huge, move_in, move_out, protect, release, reserve, reserve_at};
 pub(super) use probe::features;
 pub(super) use random::fill_random;
 pub(super) use ring::{ring_close, ring_is_alive, ring_new, ring_register, ring_unregister};

@@ -57,6 +57,29 @@ pub(super) const unsafe fn map_huge(_ptr: NonNull<u8>, _len: usize) -> Result<()
     Err(Errno::NOSYS)
 }
 
+/// There is no way that all systems have.
+///
+/// # Safety
+///
+/// None needed.
+pub(super) const unsafe fn move_out(_ptr: NonNull<u8>, _len: usize) -> Result<NonNull<u8>> {
+    Err(Errno::NOSYS)
+}
+
+/// There is no way that all systems have.
+///
+/// # Safety
+///
+/// None needed.
+pub(super) const unsafe fn move_in(
+    _from: NonNull<u8>,
+    _len: usize,
+    _to: NonNull<u8>,
+    _new_len: usize,
+) -> Result<()> {
+    Err(Errno::NOSYS)
+}
+
 /// Writes zeros and keeps the memory: what `madvise` promises about the contents differs between systems
 /// (`MADV_DONTNEED` keeps them on macOS and the BSDs), and a fresh mapping in its place would lose the hints.
 ///
