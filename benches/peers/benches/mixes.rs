@@ -187,6 +187,7 @@ fn growth(criterion: &mut Criterion) {
 fn config() -> Criterion {
     Criterion::default()
         .sample_size(20)
+        .nresamples(2000)
         .measurement_time(Duration::from_secs(1))
         .warm_up_time(Duration::from_millis(300))
 }

@@ -12,7 +12,7 @@ use oubliette_peers::allocators::MIMALLOC;
 use oubliette_peers::figures::record;
 use oubliette_peers::programs;
 
-const TURNS: usize = 7;
+const TURNS: usize = 5;
 
 const ALLOCATORS: [(&str, &str); 5] = [
     ("System", env!("CARGO_BIN_EXE_on-system")),

@@ -166,6 +166,7 @@ fn by_size(criterion: &mut Criterion) {
 fn config() -> Criterion {
     Criterion::default()
         .sample_size(20)
+        .nresamples(2000)
         .measurement_time(Duration::from_millis(700))
         .warm_up_time(Duration::from_millis(200))
 }
