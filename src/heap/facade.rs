@@ -342,7 +342,7 @@ impl Heap {
                 return Ok(ptr);
             }
             // SAFETY: forwarded.
-            if let Some(moved) = unsafe { grow_in(shared, ptr, old, new_size) } {
+            if let Some(moved) = unsafe { shared.grow_in(ptr, old, new_size) } {
                 return Ok(moved);
             }
         }
@@ -431,21 +431,6 @@ unsafe fn resize_in(
         }
         // SAFETY: held by this thread; the block is forwarded.
         Some(class) => unsafe { local.resize(ptr, class, old.size(), new_size, flush) },
-    }
-}
-
-/// Lets a large block grow without copying it. `None`: it is as it was.
-///
-/// # Safety
-/// - As for [`Heap::reallocate`].
-unsafe fn grow_in(shared: &Shared, ptr: NonNull<u8>, old: Layout, new_size: usize) -> Option<NonNull<u8>> {
-    if class::of(old.size(), old.align()).is_some() || new_size <= old.size() {
-        return None;
-    }
-    // SAFETY: forwarded.
-    match os::preserve_errno(|| unsafe { shared.grow_large(ptr.as_ptr(), old, new_size) }) {
-        Ok(moved) => moved,
-        Err(crime) => crime.abort(),
     }
 }
 

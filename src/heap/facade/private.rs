@@ -83,7 +83,7 @@ impl PrivateHeap {
             return Ok(ptr);
         }
         // SAFETY: as above.
-        if let Some(moved) = unsafe { super::grow_in(self.shared, ptr, old, new_size) } {
+        if let Some(moved) = unsafe { self.shared.grow_in(ptr, old, new_size) } {
             return Ok(moved);
         }
         let moved = self.allocate(new)?;

@@ -40,9 +40,10 @@ use core::sync::atomic::{Ordering, fence};
 use super::entry::{Entry, FREE, LIVE, MOVED};
 use super::place::{Place, run_class, units_for};
 use super::{Corruption, Run, subtract};
+use crate::heap::class;
 use crate::heap::geometry::{GUARD_BYTES, UNIT_BYTES};
 use crate::heap::shared::{Shared, pages};
-use crate::os::LockState;
+use crate::os::{self, LockState};
 use crate::pages::Moved;
 use crate::{Backing, Error, Lock, wipe};
 
@@ -55,6 +56,26 @@ const LEAST_BYTES: usize = 256 << 10;
 const MOST_MOVED: u32 = 4096;
 
 impl Shared {
+    /// Lets a large block grow without copying it. `None`: it is as it was. Ends the process if it is not in order.
+    ///
+    /// # Safety
+    /// - As for [`Heap::reallocate`](crate::heap::Heap::reallocate).
+    pub(crate) unsafe fn grow_in(
+        &self,
+        ptr: NonNull<u8>,
+        old: Layout,
+        new_size: usize,
+    ) -> Option<NonNull<u8>> {
+        if class::of(old.size(), old.align()).is_some() || new_size <= old.size() {
+            return None;
+        }
+        // SAFETY: forwarded.
+        match os::preserve_errno(|| unsafe { self.grow_large(ptr.as_ptr(), old, new_size) }) {
+            Ok(moved) => moved,
+            Err(crime) => crime.abort(),
+        }
+    }
+
     /// Lets a block grow by moving its pages to a longer run. `None`: nothing has changed, and it is to be copied.
     ///
     /// # Safety

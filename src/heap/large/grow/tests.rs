@@ -1,5 +1,6 @@
 //! Growth seen from outside: `/proc/self/mem`, `/proc/self/smaps`, the thread's count of faults.
 
+// UNSAFETY: drives the raw interface of a private heap, and reads its memory by address.
 #![allow(
     unsafe_code,
     clippy::undocumented_unsafe_blocks,
