@@ -89,6 +89,9 @@ fn freed_until_written_to() {
 #[test]
 fn cold_pages_count_as_unused() {
     let mut pages = Pages::new(1 << 16).unwrap();
+    // Two hints that no other test has together: its mapping must not merge with one beside it.
+    pages.advise(Advice::DontFork).unwrap();
+    pages.advise(Advice::Random).unwrap();
     pages.fill(7);
     assert_eq!(figures(address(&pages))["Referenced"], 64);
     pages.advise(Advice::Cold).unwrap();
