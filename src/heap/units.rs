@@ -274,9 +274,9 @@ impl Shared {
             // slab.
             return self.give_unit(unit);
         }
-        self.unpin_unit(unit);
-        header.touched.store(0, Ordering::Relaxed);
         if self.policy.backing() == Backing::Hidden {
+            self.unpin_unit(unit);
+            header.touched.store(0, Ordering::Relaxed);
             if is_own {
                 // Other threads may still remember lines of it, to be written back: that needs a mapping that can be
                 // read, at any moment.
@@ -286,34 +286,53 @@ impl Shared {
             self.units.bare.push(unit.number(), |number| self.unit_link(number));
             return;
         }
-        let state = if is_own && header.prepared.load(Ordering::Relaxed) == Prepared::Locked as u32 {
-            LockState::Locked
-        } else {
-            // Locked anew, or counted anew, when it is used again.
+        if !is_own {
+            // What its parent locked is not locked in a child: locked anew, or counted anew, when it is used again.
+            header.prepared.store(Prepared::Unlocked as u32, Ordering::Relaxed);
+        }
+        self.return_row(&[unit.number()]);
+    }
+
+    /// Gives the pages of neighbouring units that nobody uses back in one call, guards between them included: these
+    /// outlast it (madvise(2): `MADV_DONTNEED` leaves lightweight guards in place). Then the units go to the pool.
+    pub(crate) fn return_row(&self, row: &[u32]) {
+        // SAFETY: only numbers of units come here, those that were on a stack and one that was a slab.
+        let unit = |&number: &u32| unsafe { self.unit_in_list(number) };
+        let header = |number: &u32| self.tables.header(unit(number));
+        let Some(first) = row.first().map(unit) else { return };
+        for number in row {
+            self.unpin_unit(unit(number));
+            header(number).touched.store(0, Ordering::Relaxed);
+        }
+        let is_locked =
+            |number: &&u32| header(number).prepared.load(Ordering::Relaxed) == Prepared::Locked as u32;
+        let nr_locked = row.iter().filter(is_locked).count();
+        let bytes = row.len() * UNIT_BYTES;
+        if let (Ok(offset), Ok(payload)) = (pages(first.offset()), pages(bytes - GUARD_BYTES)) {
+            let state = if nr_locked > 0 { LockState::Locked } else { LockState::Unlocked };
+            // SAFETY: no slot of the units is in use, and they were unpinned. If the kernel refuses, the pages stay,
+            // all zero: nothing is lost but their memory.
+            let _ = unsafe { self.memory.discard(offset, payload, state) };
+        }
+        let unlock = || self.memory.unlock(pages(first.offset())?, pages(bytes)?);
+        let is_unlocked = nr_locked == 0 || unlock().is_ok();
+        if is_unlocked {
+            // What the units took of the limit is for other heaps to use meanwhile.
+            subtract(&self.counters.locked_bytes, nr_locked * UNIT_BYTES);
             if self.policy.lock() != Lock::Off {
-                subtract(&self.counters.unlocked_bytes, UNIT_BYTES);
+                subtract(&self.counters.unlocked_bytes, (row.len() - nr_locked) * UNIT_BYTES);
             }
-            header.prepared.store(Prepared::Unlocked as u32, Ordering::Relaxed);
-            LockState::Unlocked
-        };
-        if let (Ok(offset), Ok(bytes)) = (pages(unit.offset()), pages(PAYLOAD_BYTES)) {
-            // SAFETY: no slot of the unit is in use, and it was unpinned above. If the kernel refuses, the
-            // pages stay, all zero: nothing is lost but their memory.
-            let _ = unsafe { self.memory.discard(offset, bytes, state) };
         }
-        if state == LockState::Locked
-            && let (Ok(offset), Ok(bytes)) = (pages(unit.offset()), pages(UNIT_BYTES))
-            && self.memory.unlock(offset, bytes).is_ok()
-        {
-            // What the unit took of the limit is for other heaps to use meanwhile.
-            subtract(&self.counters.locked_bytes, UNIT_BYTES);
-            header.prepared.store(Prepared::Unlocked as u32, Ordering::Relaxed);
+        for number in row {
+            if is_unlocked {
+                header(number).prepared.store(Prepared::Unlocked as u32, Ordering::Relaxed);
+            }
+            self.give_unit(unit(number));
         }
-        self.give_unit(unit);
     }
 
     /// Ends the pin of a unit, if it has one.
-    pub(crate) fn unpin_unit(&self, unit: Unit) {
+    fn unpin_unit(&self, unit: Unit) {
         let header = self.tables.header(unit);
         if let Some(bits) = NonZeroU64::new(header.pin.swap(0, Ordering::Relaxed)) {
             // A pin that a parent process made is no pin here, and its table says so.
@@ -325,7 +344,7 @@ impl Shared {
     }
 
     /// Puts a unit without pages into the pool.
-    pub(crate) fn give_unit(&self, unit: Unit) {
+    fn give_unit(&self, unit: Unit) {
         let prepared = self.tables.header(unit).prepared.load(Ordering::Relaxed);
         let is_ready = self.policy.lock() == Lock::Off || prepared == Prepared::Locked as u32;
         let pool = if is_ready { &self.units.ready } else { &self.units.bare };

@@ -25,13 +25,10 @@
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use super::geometry::{GUARD_BYTES, UNIT_BYTES};
 use super::index_stack::IndexStack;
-use super::large::subtract;
-use super::shared::{Shared, pages};
+use super::shared::Shared;
 use super::tables::Unit;
-use super::units::Prepared;
-use crate::os::{self, LockState};
+use crate::os;
 use crate::{Backing, Lock};
 
 /// How long a unit may lie idle before its pages are given back; twice that in the worst case.
@@ -143,60 +140,5 @@ impl Shared {
             }
         }
         any
-    }
-
-    /// Gives the pages of neighbouring units back in one call, guards between them included: these outlast it
-    /// (madvise(2): `MADV_DONTNEED` leaves lightweight guards in place).
-    fn return_row(&self, row: &[u32]) {
-        let Some(&first) = row.first() else { return };
-        for &number in row {
-            // SAFETY: only numbers of units were on the stack.
-            let unit = unsafe { self.unit_in_list(number) };
-            self.unpin_unit(unit);
-            self.tables.header(unit).touched.store(0, Ordering::Relaxed);
-        }
-        // SAFETY: as above.
-        let first = unsafe { self.unit_in_list(first) };
-        let bytes = row.len() * UNIT_BYTES;
-        // Locked or not, all alike: `MADV_DONTNEED_LOCKED` takes both.
-        if let (Ok(offset), Ok(payload)) = (pages(first.offset()), pages(bytes - GUARD_BYTES)) {
-            let locked = self.counters.locked_bytes.load(Ordering::Relaxed) > 0;
-            let state = if locked { LockState::Locked } else { LockState::Unlocked };
-            // SAFETY: no slot of the units is in use, and they were unpinned. If the kernel refuses, the pages stay,
-            // all zero: nothing is lost but their memory.
-            let _ = unsafe { self.memory.discard(offset, payload, state) };
-        }
-        self.unlock_row(first, row);
-        for &number in row {
-            // SAFETY: as above.
-            let unit = unsafe { self.unit_in_list(number) };
-            self.give_unit(unit);
-        }
-    }
-
-    /// Gives the lock of neighbouring units back: what they took of the limit is for others to use meanwhile.
-    fn unlock_row(&self, first: Unit, row: &[u32]) {
-        let is_locked = |&&number: &&u32| {
-            // SAFETY: as in `return_row`.
-            let unit = unsafe { self.unit_in_list(number) };
-            self.tables.header(unit).prepared.load(Ordering::Relaxed) == Prepared::Locked as u32
-        };
-        let nr_locked = row.iter().filter(is_locked).count();
-        let bytes = row.len() * UNIT_BYTES;
-        if nr_locked > 0
-            && let (Ok(offset), Ok(bytes)) = (pages(first.offset()), pages(bytes))
-            && self.memory.unlock(offset, bytes).is_err()
-        {
-            return;
-        }
-        subtract(&self.counters.locked_bytes, nr_locked * UNIT_BYTES);
-        if self.policy.lock() != Lock::Off {
-            subtract(&self.counters.unlocked_bytes, (row.len() - nr_locked) * UNIT_BYTES);
-        }
-        for &number in row {
-            // SAFETY: as in `return_row`.
-            let unit = unsafe { self.unit_in_list(number) };
-            self.tables.header(unit).prepared.store(Prepared::Unlocked as u32, Ordering::Relaxed);
-        }
     }
 }
