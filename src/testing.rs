@@ -5,6 +5,7 @@
 // UNSAFETY: calls the system for its own process, and in children that it forks.
 #![allow(unsafe_code, reason = "limits and frees resources of a test process")]
 
+use std::collections::HashMap;
 use std::os::unix::fs::FileExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Command, Output, exit};
@@ -106,6 +107,8 @@ pub(crate) struct Mapping {
     pub(crate) access: String,
     /// The two-letter marks of `VmFlags`.
     pub(crate) flags: Vec<String>,
+    /// Every figure in KiB, by its name.
+    pub(crate) figures: HashMap<String, usize>,
 }
 
 impl Mapping {
@@ -126,9 +129,12 @@ pub(crate) fn mappings(start: usize, len: usize) -> Vec<Mapping> {
         });
         if let Some((start, end)) = bounds {
             let access = words.next().unwrap_or_default().to_owned();
-            mappings.push(Mapping { start, end, access, flags: Vec::new() });
+            mappings.push(Mapping { start, end, access, flags: Vec::new(), figures: HashMap::new() });
         } else if first == "VmFlags:" {
             mappings.last_mut().unwrap().flags = words.map(str::to_owned).collect();
+        } else if let (Some(kib), Some("kB")) = (words.next(), words.next()) {
+            let figures = &mut mappings.last_mut().unwrap().figures;
+            figures.insert(first.trim_end_matches(':').to_owned(), kib.parse().unwrap());
         }
     }
     mappings.retain(|mapping| mapping.start < start + len && start < mapping.end);

@@ -25,7 +25,7 @@ use support::child::{self, Role};
 use support::fork::{ChildEnd, in_child};
 use support::limits::{self, faults};
 use support::machine::{HugePool, Setting, Swap, file_contains};
-use support::pages::{HUGE_PAGE_BYTES, PAGE_BYTES, mapping_at};
+use support::pages::{HUGE_PAGE_BYTES, PAGE_BYTES, is_readable, mapping_at};
 use support::{pattern, skip};
 
 type Pages = GuardedPages<Ordinary>;
@@ -57,19 +57,7 @@ fn address<K: oubliette::Contents>(pages: &GuardedPages<K>) -> usize {
 
 /// The figures in KiB that smaps has for the mapping of an address.
 fn figures(address: usize) -> HashMap<String, usize> {
-    let mut figures = HashMap::new();
-    let mut is_it = false;
-    for line in fs::read_to_string("/proc/self/smaps").unwrap().lines() {
-        let first = line.split_ascii_whitespace().next().unwrap_or_default();
-        if let Some((start, end)) = first.split_once('-')
-            && let (Ok(start), Ok(end)) = (usize::from_str_radix(start, 16), usize::from_str_radix(end, 16))
-        {
-            is_it = (start..end).contains(&address);
-        } else if is_it && let Some(kib) = line.strip_suffix(" kB").and_then(|line| line.rsplit_once(' ')) {
-            figures.insert(first.trim_end_matches(':').to_owned(), kib.1.parse().unwrap());
-        }
-    }
-    figures
+    mapping_at(address).figures
 }
 
 /// Waits for something that the kernel does in its own time.
@@ -316,27 +304,13 @@ fn huge() {
     key.fill(7);
     let at = address(&key);
     assert_eq!((key.page_bytes(), (at + 100_000) % HUGE_PAGE_BYTES), (HUGE_PAGE_BYTES, 0));
-    assert!(mapping_at(at + 100_000).access.starts_with("---") || !can_read(at + 100_000));
-    assert!(!can_read(at - at % HUGE_PAGE_BYTES - 1), "the guard in front");
+    assert!(mapping_at(at + 100_000).access.starts_with("---") || !is_readable(at + 100_000));
+    assert!(!is_readable(at - at % HUGE_PAGE_BYTES - 1), "the guard in front");
     assert_eq!(huge_kib(at), HUGE_PAGE_BYTES / 1024);
     assert_eq!(key.is_locked(), Ok(true));
     for flag in ["lo", "dd", "wf"] {
         assert!(mapping_at(at).has(flag), "{flag}");
     }
-}
-
-/// Asks the kernel instead of dying.
-fn can_read(address: usize) -> bool {
-    let mut pipe = [0; 2];
-    // SAFETY: `pipe` is valid for two descriptors.
-    assert_eq!(unsafe { libc::pipe(pipe.as_mut_ptr()) }, 0);
-    // SAFETY: the kernel checks the address (write(2), EFAULT).
-    let written = unsafe { libc::write(pipe[1], address as *const libc::c_void, 1) };
-    for descriptor in pipe {
-        // SAFETY: opened above.
-        unsafe { libc::close(descriptor) };
-    }
-    written == 1
 }
 
 /// Huge pages of the system's pool, and what is said when it has too few.
@@ -371,7 +345,7 @@ fn explicit() {
         let at = bytes.as_ptr().addr();
         let figures = figures(at);
         assert_eq!((figures["KernelPageSize"], figures["Private_Hugetlb"]), (2048, COUNT * 2048));
-        assert!(!can_read(at - 1) && !can_read(at + bytes.len()), "guards");
+        assert!(!is_readable(at - 1) && !is_readable(at + bytes.len()), "guards");
     }
     assert_eq!(figures(address(&filled(100)))["KernelPageSize"], 4, "the control");
     assert_eq!(report().isolated().run_bytes, COUNT * HUGE_PAGE_BYTES);

@@ -2,6 +2,7 @@
 //!
 //! Used by the example `proof` and by the integration tests.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::ops::Range;
@@ -15,13 +16,11 @@ pub(crate) struct Mapping {
     pub(crate) access: String,
     /// A path, `[heap]`, `[stack]`, or nothing for anonymous memory.
     pub(crate) name: String,
-    /// KiB resident.
-    pub(crate) resident_kib: usize,
-    /// KiB swapped out.
-    pub(crate) swapped_kib: usize,
     /// The two-letter codes of `VmFlags:`, such as `lo` (locked), `dd` (not in core dumps) and `wf`
     /// (zeros after a fork).
     pub(crate) flags: Vec<String>,
+    /// Every figure in KiB, by its name.
+    pub(crate) figures: HashMap<String, usize>,
 }
 
 impl Mapping {
@@ -37,7 +36,12 @@ impl Mapping {
 
     /// Whether any page of it holds content of its own, in memory or in swap.
     pub(crate) fn is_populated(&self) -> bool {
-        self.resident_kib > 0 || self.swapped_kib > 0
+        self.kib("Rss") > 0 || self.kib("Swap") > 0
+    }
+
+    /// A figure in KiB; 0 where the kernel does not give it.
+    pub(crate) fn kib(&self, name: &str) -> usize {
+        self.figures.get(name).copied().unwrap_or(0)
     }
 }
 
@@ -53,11 +57,10 @@ fn parse(smaps: &str) -> Vec<Mapping> {
         if let Some(key) = first.strip_suffix(':') {
             let Some(mapping) = mappings.last_mut() else { continue };
             let mut values = line.split_ascii_whitespace().skip(1);
-            match key {
-                "Rss" => mapping.resident_kib = kib(values.next()),
-                "Swap" => mapping.swapped_kib = kib(values.next()),
-                "VmFlags" => mapping.flags = values.map(str::to_owned).collect(),
-                _ => {}
+            if key == "VmFlags" {
+                mapping.flags = values.map(str::to_owned).collect();
+            } else if line.ends_with(" kB") {
+                mapping.figures.insert(key.to_owned(), kib(values.next()));
             }
         } else if let Some(mapping) = header(line) {
             mappings.push(mapping);

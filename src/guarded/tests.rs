@@ -1,8 +1,5 @@
 //! Each hint from the kernel's view: `/proc/self/smaps`, mincore, a forked child. More of it in `tests/advice.rs`.
 
-use std::collections::HashMap;
-use std::fs;
-
 use super::*;
 use crate::testing::{forked, mapping, passes, skip_unless_lockable};
 use crate::{Error, Placement, Refusal, os};
@@ -11,23 +8,6 @@ type Pages = GuardedPages<Ordinary>;
 
 fn address<K: Contents>(pages: &GuardedPages<K>) -> usize {
     pages.as_ptr().addr()
-}
-
-/// The figures in KiB that smaps has for the mapping of an address.
-fn figures(address: usize) -> HashMap<String, usize> {
-    let mut figures = HashMap::new();
-    let mut is_it = false;
-    for line in fs::read_to_string("/proc/self/smaps").unwrap().lines() {
-        let first = line.split_ascii_whitespace().next().unwrap_or_default();
-        if let Some((start, end)) = first.split_once('-')
-            && let (Ok(start), Ok(end)) = (usize::from_str_radix(start, 16), usize::from_str_radix(end, 16))
-        {
-            is_it = (start..end).contains(&address);
-        } else if is_it && let Some(kib) = line.strip_suffix(" kB").and_then(|line| line.rsplit_once(' ')) {
-            figures.insert(first.trim_end_matches(':').to_owned(), kib.1.parse().unwrap());
-        }
-    }
-    figures
 }
 
 #[test]
@@ -80,9 +60,9 @@ fn freed_until_written_to() {
     pages.fill(7);
     pages.advise(Advice::Free).unwrap();
     // The kernel takes them in batches, and the last of them later.
-    assert!(figures(address(&pages))["LazyFree"] > 2048);
+    assert!(mapping(address(&pages)).figures["LazyFree"] > 2048);
     pages.fill(8);
-    assert_eq!(figures(address(&pages))["LazyFree"], 0, "kept, since it was written to");
+    assert_eq!(mapping(address(&pages)).figures["LazyFree"], 0, "kept, since it was written to");
     assert!(pages.iter().all(|&byte| byte == 8));
 }
 
@@ -93,9 +73,9 @@ fn cold_pages_count_as_unused() {
     pages.advise(Advice::DontFork).unwrap();
     pages.advise(Advice::Random).unwrap();
     pages.fill(7);
-    assert_eq!(figures(address(&pages))["Referenced"], 64);
+    assert_eq!(mapping(address(&pages)).figures["Referenced"], 64);
     pages.advise(Advice::Cold).unwrap();
-    assert_eq!(figures(address(&pages))["Referenced"], 0);
+    assert_eq!(mapping(address(&pages)).figures["Referenced"], 0);
     assert!(pages.iter().all(|&byte| byte == 7));
 }
 
@@ -106,7 +86,7 @@ fn collapsed_into_a_huge_page() {
     pages.fill(7);
     pages.advise(Advice::HugePage).unwrap();
     match pages.advise(Advice::Collapse) {
-        Ok(()) => assert!(figures(address(&pages))["AnonHugePages"] >= HUGE / 1024),
+        Ok(()) => assert!(mapping(address(&pages)).figures["AnonHugePages"] >= HUGE / 1024),
         Err(error) => {
             assert_eq!(error, Error::Refused(Refusal::NoMemory));
             println!("skipped: {error}");

@@ -141,5 +141,5 @@ fn print_cost() {
 /// What a heap holds in memory. (Its range stays locked, and charged, for the next secret.)
 fn locked_and_resident_bytes() -> usize {
     let mappings = mappings_of("self").unwrap();
-    mappings.iter().filter(|mapping| mapping.has("lo")).map(|mapping| mapping.resident_kib * 1024).sum()
+    mappings.iter().filter(|mapping| mapping.has("lo")).map(|mapping| mapping.kib("Rss") * 1024).sum()
 }

@@ -4,11 +4,12 @@ use std::io::Read as _;
 
 use oubliette::{Error, GuardedPages, IsolatedBox, Secret, purge, report};
 
-use super::scale::is_readable;
 use super::support::child::{self, Role};
 use super::support::fork::{ChildEnd, in_child};
 use super::support::limits::{Resource, as_ordinary_user, mapping_count, minor_faults, set, status_bytes};
-use super::support::pages::{HUGE_PAGE_BYTES, OwnMemory, PAGE_BYTES, collapse, huge_page_in, mapping_at};
+use super::support::pages::{
+    HUGE_PAGE_BYTES, OwnMemory, PAGE_BYTES, collapse, huge_page_in, is_readable, mapping_at,
+};
 use super::support::seccomp::{Denied, deny};
 use super::support::{pattern, probe, scan, skip, trace};
 use super::{Key, address_of, key_of, try_key_of};

@@ -4,7 +4,7 @@ use oubliette::{IsolatedBox, report};
 
 use super::support::child::{self, Role};
 use super::support::limits::{mapping_count, status_bytes};
-use super::support::pages::{PAGE_BYTES, mapping_at};
+use super::support::pages::{PAGE_BYTES, is_readable, mapping_at};
 use super::support::{limits, skip};
 use super::{Key, address_of, key_of};
 
@@ -81,21 +81,6 @@ fn numbered(number: u32) -> IsolatedBox<Key> {
 
 fn number_bytes(number: u32) -> [u8; 4] {
     number.to_le_bytes()
-}
-
-/// Asks the kernel instead of dying: a system call that reads from a page without access is EFAULT. A marker guard
-/// is refused as well.
-pub(super) fn is_readable(address: usize) -> bool {
-    let mut pipe = [0; 2];
-    // SAFETY: `pipe` is valid for two descriptors.
-    assert_eq!(unsafe { libc::pipe(pipe.as_mut_ptr()) }, 0);
-    // SAFETY: the kernel checks the address (write(2), EFAULT).
-    let written = unsafe { libc::write(pipe[1], address as *const libc::c_void, 1) };
-    for descriptor in pipe {
-        // SAFETY: opened above.
-        unsafe { libc::close(descriptor) };
-    }
-    written == 1
 }
 
 #[test]

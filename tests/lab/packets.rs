@@ -7,9 +7,8 @@ use oubliette::DmaBuffer;
 use oubliette::dma::xdp::{Attach, FrameSize, Interface, Umem, Wipe, XdpOptions, XdpSocket};
 
 use crate::check::{Check, Ended, Outcome, require};
-use crate::support::net::{self, Wire};
+use crate::support::net::{self, Wire, packet};
 use crate::support::pages::OwnMemory;
-use crate::support::pattern;
 
 pub(crate) const CHECKS: &[Check] = &[
     Check::new("xdp_packets_arrive_whole_through_few_frames", arrive),
@@ -31,14 +30,6 @@ fn with_pair(check: impl FnOnce() -> Outcome + Send) -> Outcome {
             .and_then(|_| check());
     });
     outcome
-}
-
-fn packet(seed: u64, len: usize) -> Vec<u8> {
-    let mut packet = vec![0xff; len];
-    packet[6..12].fill(2);
-    packet[12..14].copy_from_slice(&[0x88, 0xb5]);
-    pattern::fill(&mut packet[14..], seed);
-    packet
 }
 
 fn umem(frames: u32) -> Result<Umem, Ended> {

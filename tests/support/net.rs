@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
-use super::skip;
+use super::{pattern, skip};
 
 /// Runs a test in a thread with a network namespace of its own, in which nothing speaks but the test. Says so where
 /// that cannot be.
@@ -192,4 +192,14 @@ fn receive(socket: &OwnedFd, bytes: &mut [u8], flags: i32) -> io::Result<usize> 
 
 fn check(result: i64) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Packet number `seed`, of `len` bytes: a header that sends it to everybody, then a pattern.
+pub(crate) fn packet(seed: u64, len: usize) -> Vec<u8> {
+    let mut packet = vec![0xff; len];
+    packet[6..12].fill(2);
+    // A type of packets for experiments, so that nothing of the system answers.
+    packet[12..14].copy_from_slice(&[0x88, 0xb5]);
+    pattern::fill(&mut packet[14..], seed);
+    packet
 }

@@ -35,6 +35,21 @@ pub(crate) fn frames_of(start: usize, len: usize) -> Option<Vec<u64>> {
     frames.collect()
 }
 
+/// Asks the kernel instead of dying: a system call that reads from a page without access is EFAULT. A marker guard
+/// is refused as well.
+pub(crate) fn is_readable(address: usize) -> bool {
+    let mut pipe = [0; 2];
+    // SAFETY: `pipe` is valid for two descriptors.
+    assert_eq!(unsafe { libc::pipe(pipe.as_mut_ptr()) }, 0);
+    // SAFETY: the kernel checks the address (write(2), EFAULT).
+    let written = unsafe { libc::write(pipe[1], address as *const libc::c_void, 1) };
+    for descriptor in pipe {
+        // SAFETY: opened above.
+        unsafe { libc::close(descriptor) };
+    }
+    written == 1
+}
+
 /// Asks the kernel to move these pages into one huge page, now.
 pub(crate) fn collapse(start: usize, len: usize) -> io::Result<()> {
     advise(start, len, libc::MADV_HUGEPAGE)?;

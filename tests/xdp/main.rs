@@ -29,8 +29,8 @@ use std::time::{Duration, Instant};
 
 use oubliette::dma::xdp::{Attach, FrameSize, Interface, Umem, XdpOptions, XdpSocket};
 use oubliette::{DmaBuffer, Error, XdpRefusal};
-use support::net::{self, Wire};
-use support::{child, pattern, skip};
+use support::net::{self, Wire, packet};
+use support::{child, skip};
 
 /// Our end of the pair, and the other.
 const OURS: &str = "ours";
@@ -63,16 +63,6 @@ fn umem(frames: u32) -> Umem {
     let umem = Umem::new(DmaBuffer::new(frames as usize * 2048).unwrap(), FrameSize::Bytes2048);
     assert_eq!(umem.frames(), frames);
     umem
-}
-
-/// Packet number `seed`, of `len` bytes: a header that sends it to everybody, then a pattern.
-fn packet(seed: u64, len: usize) -> Vec<u8> {
-    let mut packet = vec![0xff; len];
-    packet[6..12].fill(2);
-    // A type of packets for experiments, so that nothing of the system answers.
-    packet[12..14].copy_from_slice(&[0x88, 0xb5]);
-    pattern::fill(&mut packet[14..], seed);
-    packet
 }
 
 /// The next packet, or none for a long time.
