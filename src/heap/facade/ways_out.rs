@@ -85,11 +85,8 @@ pub(super) unsafe fn free_any(
     let offset = local.offset_at(granule);
     let known = (size != ANY_SIZE).then_some(size);
     // SAFETY: forwarded.
-    match unsafe { local.free_any(ptr, granule, offset, known, flush) } {
-        Freed::Done => {}
-        Freed::DoneAndDue => heap.write_back_slow(),
-        Freed::NotDone => free_slow(ptr, size, heap, flush),
-    }
+    let freed = unsafe { local.free_any(ptr, granule, offset, known, flush) };
+    finish(freed, ptr, size, heap, flush);
 }
 
 /// Frees a block of another thread heap.
@@ -114,6 +111,12 @@ unsafe fn free_remote(
         }
         None => Freed::NotDone,
     };
+    finish(freed, ptr, size, heap, flush);
+}
+
+/// Does what a free left to do.
+#[inline(always)]
+fn finish(freed: Freed, ptr: NonNull<u8>, size: usize, heap: &Heap, flush: Flush) {
     match freed {
         Freed::Done => {}
         Freed::DoneAndDue => heap.write_back_slow(),
