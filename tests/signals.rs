@@ -15,6 +15,9 @@
     reason = "tests"
 )]
 
+#[path = "support/inherited.rs"]
+mod inherited;
+
 use std::ffi::{c_int, c_void};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::Command;
@@ -43,11 +46,13 @@ const PLAYS_A_PART: &str = "OUBLIETTE_TEST_PART";
 fn play(test: &str) -> (c_int, String) {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", test, "--nocapture", "--test-threads=1"]).env(PLAYS_A_PART, "1");
-    // SAFETY: system calls only, between fork and exec: no core file, and no hanging child.
+    // SAFETY: system calls only, between fork and exec: no core file, no signal ignored or blocked by
+    // whoever started the tests, and no hanging child.
     unsafe {
         command.pre_exec(|| {
             let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
             libc::setrlimit(libc::RLIMIT_CORE, &raw const none);
+            inherited::take_no_signal_as_ignored();
             libc::alarm(60);
             Ok(())
         });

@@ -55,6 +55,8 @@ pub(crate) fn play(roles: &[Role]) {
         panic!("no role {wanted}");
     };
     super::limits::no_core_file();
+    // Before the first secret: the crate looks at the signals then.
+    super::inherited::take_no_signal_as_ignored();
     // SAFETY: no memory is involved (alarm(2)).
     unsafe { libc::alarm(LONGEST_SECONDS) };
     // The harness has begun a line with the name of the test.

@@ -7,6 +7,7 @@ pub(crate) mod block;
 pub(crate) mod child;
 pub(crate) mod foreign;
 pub(crate) mod fork;
+pub(crate) mod inherited;
 pub(crate) mod limits;
 pub(crate) mod machine;
 #[path = "../../examples/proof/maps.rs"]
