@@ -60,8 +60,8 @@ pub enum Fork {
 pub enum Flush {
     /// Past the caches when the call that frees returns.
     Immediate,
-    /// Past the caches within a stated bound: each thread remembers the cache lines that it freed in a
-    /// table of 16,384 places (1 MiB of lines) and writes them back in bulk.
+    /// Past the caches within a stated bound: each thread remembers the cache lines that it freed, 4 MiB of
+    /// them at most, and writes them back in bulk.
     Bounded,
     /// Left to the hardware.
     Off,

@@ -499,33 +499,29 @@ impl ThreadHeap {
         let first = (offset >> LINE_SHIFT) as u32;
         let last = ((offset + len - 1) >> LINE_SHIFT) as u32;
         // Not more than two, and most often they are remembered already.
-        if !self.pending.has(first) || !self.pending.has(last) {
+        if !self.pending.has(first, last) {
             return self.remember_lines_slow(offset, len);
         }
-        self.count_free()
+        self.count_free(len)
     }
 
     /// The same for any range.
     #[inline(never)]
     fn remember_lines_slow(&self, offset: usize, len: usize) -> Freed {
         self.remember_range(offset, len);
-        self.count_free()
+        self.count_free(len)
     }
 
-    fn count_free(&self) -> Freed {
-        if self.pending.is_due() { Freed::DoneAndDue } else { Freed::Done }
+    #[inline(always)]
+    fn count_free(&self, len: usize) -> Freed {
+        if self.pending.is_due(len) { Freed::DoneAndDue } else { Freed::Done }
     }
 
-    /// Remembers the lines of a range.
+    /// Remembers the lines of a range, which is not empty.
     fn remember_range(&self, offset: usize, len: usize) {
         let first = (offset >> LINE_SHIFT) as u32;
         let last = ((offset + len - 1) >> LINE_SHIFT) as u32;
-        for line in first..=last {
-            let old = self.pending.remember(line);
-            if old != 0 {
-                self.write_back_line(old);
-            }
-        }
+        self.pending.remember(first, last, |line| self.write_back_line(line));
     }
 
     /// Starts to write back a line of the slab zone.

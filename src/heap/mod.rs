@@ -86,7 +86,7 @@ pub(crate) use facade::{HEAPS, Heap, MOST_SECRET_BYTES, NR_HEAPS, of};
 pub(crate) use isolated::{Slot, Stats as IsolatedStats, stats as isolated_stats};
 #[cfg(not(loom))]
 #[allow(unused_imports, reason = "for the layers above")]
-pub(crate) use pending::{FREES_PER_FENCE, PENDING_LINES};
+pub(crate) use pending::{BYTES_PER_FENCE, PENDING_LINES};
 #[cfg(not(loom))]
 #[allow(unused_imports, reason = "for the layers above")]
 pub(crate) use stats::Stats;

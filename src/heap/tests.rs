@@ -208,8 +208,8 @@ fn pending_lines_stay_within_their_bound_and_a_flush_clears_what_a_thread_leaves
     let pending = move || heap.stats().unwrap().1.pending_lines;
     std::thread::spawn(move || {
         let layout = Layout::from_size_align(100, 8).unwrap();
-        // Three times the lines that the table has place for.
-        for count in [1000, 20_000, 1000] {
+        // Three times the lines that the table has places for.
+        for count in [1000, 3 * super::PENDING_LINES / 2, 1000] {
             let blocks: Vec<_> = (0..count).map(|_| heap.allocate(layout).unwrap()).collect();
             for ptr in blocks {
                 unsafe { heap.deallocate(ptr, layout, Flush::Bounded) };
@@ -219,16 +219,17 @@ fn pending_lines_stay_within_their_bound_and_a_flush_clears_what_a_thread_leaves
         // What the end of a scope does.
         heap.flush_thread();
         assert_eq!(pending(), 0, "written back, and forgotten");
-        // Few enough lines that none is pushed out: all of them go with the free that is one too many.
+        // Few enough lines that none is pushed out: all of them go with the free that is one too many. What has a slot
+        // of 112 bytes is freed.
         let ptr = heap.allocate(layout).unwrap();
         unsafe { heap.deallocate(ptr, layout, Flush::Bounded) };
         let lines = pending();
         assert!((1..=3).contains(&lines), "{lines} lines");
-        for _ in 1..super::FREES_PER_FENCE {
+        for _ in 1..super::BYTES_PER_FENCE.div_ceil(112) {
             let ptr = heap.allocate(layout).unwrap();
             unsafe { heap.deallocate(ptr, layout, Flush::Bounded) };
         }
-        assert_eq!(pending(), 0, "written back after so many frees");
+        assert_eq!(pending(), 0, "written back after so many bytes");
         let ptr = heap.allocate(layout).unwrap();
         unsafe { heap.deallocate(ptr, layout, Flush::Bounded) };
         assert!(pending() > 0);
