@@ -79,7 +79,7 @@ fn collapse_secret() {
     };
     let start = secret.expose().as_ptr().addr();
     let target = pages::huge_page_in(&(start..start + LARGE_BYTES)).unwrap();
-    report_collapse(target);
+    report_collapse(target, pages::collapse);
     assert!(pattern::matches(secret.expose(), 4));
 }
 
@@ -95,14 +95,14 @@ fn collapse_locked() {
         // SAFETY: inside the mapping made above.
         unsafe { (target as *mut u8).wrapping_add(offset).write_volatile(1) };
     }
-    report_collapse(target);
+    report_collapse(target, pages::collapse_in_time);
 }
 
 /// Prints the errno of a collapse, and whether the second page of the range is still in the same frame. (The
 /// first one might come to lie at the start of the new huge page by chance.)
-fn report_collapse(target: usize) {
+fn report_collapse(target: usize, collapse: fn(usize, usize) -> std::io::Result<()>) {
     let before = pages::frame_of(target + pages::PAGE_BYTES);
-    let result = pages::collapse(target, pages::HUGE_PAGE_BYTES);
+    let result = collapse(target, pages::HUGE_PAGE_BYTES);
     let errno = result.err().map_or(0, |error| error.raw_os_error().unwrap());
     let after = pages::frame_of(target + pages::PAGE_BYTES);
     println!("collapse {errno}");

@@ -9,6 +9,7 @@ use crate::support::child::{self, Role};
 use crate::support::limits::{Refused, as_ordinary_user};
 use crate::support::seccomp::{Denied, deny};
 use crate::support::skip;
+use crate::{alone, beside_others};
 
 pub(super) const ROLES: &[Role] = &[
     ("dma lock limit", lock_limit),
@@ -34,6 +35,7 @@ fn is_refused(result: Result<(), Refused>) -> bool {
 
 #[test]
 fn limit_of_locked_memory() {
+    let _beside = beside_others();
     play("dma lock limit", "");
 }
 
@@ -55,6 +57,7 @@ fn lock_limit(_: &str) {
 #[test]
 #[cfg(feature = "io-uring")]
 fn limit_of_pinned_memory() {
+    let _beside = beside_others();
     play("dma pin limit", "");
 }
 
@@ -75,6 +78,7 @@ fn pin_limit(_: &str) {
 
 #[test]
 fn seccomp() {
+    let _beside = beside_others();
     for errno in [libc::EPERM, libc::ENOSYS] {
         play("dma filtered", &errno.to_string());
     }
@@ -114,6 +118,7 @@ fn switched_off_by_the_administrator() {
             let _ = fs::write(SWITCH, self.0.trim_end());
         }
     }
+    let _alone = alone();
     let Ok(before) = fs::read_to_string(SWITCH) else {
         return skip::impossible("no such switch before Linux 6.6");
     };

@@ -5,10 +5,12 @@ use std::io::{Read as _, Write as _};
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use oubliette::dma::SecretFile;
 use oubliette::{Error, read_into_secret};
 
+use crate::beside_others;
 use crate::support::pages::PAGE_BYTES;
 use crate::support::{pattern, skip};
 
@@ -23,9 +25,17 @@ impl OnDisk {
         let mut file = File::create(&path).unwrap();
         file.write_all(&pattern::secret(bytes as u64, bytes)).unwrap();
         file.sync_all().unwrap();
-        // SAFETY: no memory is involved (posix_fadvise(2)).
-        unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
-        Self(path)
+        let on_disk = Self(path);
+        // A page that somebody holds just then stays (posix_fadvise(2)).
+        let end = Instant::now() + Duration::from_secs(30);
+        loop {
+            // SAFETY: no memory is involved (posix_fadvise(2)).
+            unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+            if on_disk.cached_pages() == 0 || Instant::now() > end {
+                return on_disk;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// Pages of the file in the page cache, says the kernel (mincore(2)).
@@ -70,6 +80,7 @@ fn is_direct() -> bool {
 
 #[test]
 fn nothing_stays_in_the_page_cache() {
+    let _beside = beside_others();
     if !is_direct() {
         return;
     }
@@ -95,6 +106,7 @@ fn nothing_stays_in_the_page_cache() {
 
 #[test]
 fn what_is_read_without_a_cache_hides_nothing_by_dropping_it_late() {
+    let _beside = beside_others();
     // Dropping pages from the cache after a usual read would pass the test above too, but the copy would have been
     // there. So the cache is watched while the file is read.
     if !is_direct() {

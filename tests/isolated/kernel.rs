@@ -8,7 +8,7 @@ use super::support::child::{self, Role};
 use super::support::fork::{ChildEnd, in_child};
 use super::support::limits::{Resource, as_ordinary_user, mapping_count, minor_faults, set, status_bytes};
 use super::support::pages::{
-    HUGE_PAGE_BYTES, OwnMemory, PAGE_BYTES, collapse, huge_page_in, is_readable, mapping_at,
+    HUGE_PAGE_BYTES, OwnMemory, PAGE_BYTES, collapse, collapse_in_time, huge_page_in, is_readable, mapping_at,
 };
 use super::support::seccomp::{Denied, deny};
 use super::support::{pattern, probe, scan, skip, trace};
@@ -66,20 +66,20 @@ fn pinned() {
     assert_eq!(isolated.pinned_bytes, 1500 * PAGE_BYTES, "{isolated}");
     assert_eq!(isolated.locked_bytes, isolated.pinned_bytes, "{isolated}");
     drop(secrets);
-    let error = collapse_after_sealing().expect_err("pages that are pinned cannot be moved");
+    let error = collapse_after_sealing(collapse).expect_err("pages that are pinned cannot be moved");
     assert_eq!(error.raw_os_error(), Some(libc::EAGAIN));
 }
 
 /// The control: without a pin the kernel moves the locked pages.
 fn movable() {
     deny(&[Denied::IO_URING]).unwrap();
-    if let Err(error) = collapse_after_sealing() {
+    if let Err(error) = collapse_after_sealing(collapse_in_time) {
         skip::impossible(&format!("no huge page to be had here: {error}"));
     }
 }
 
 /// Seals and opens a secret of many pages, then asks the kernel to move some of them into one huge page.
-fn collapse_after_sealing() -> std::io::Result<()> {
+fn collapse_after_sealing(collapse: fn(usize, usize) -> std::io::Result<()>) -> std::io::Result<()> {
     let mut large = IsolatedBox::<[u8; 2 * HUGE_PAGE_BYTES]>::new_with(|bytes| bytes.fill(7)).unwrap();
     let open = large.open_mut().unwrap();
     let address = open.as_ptr().addr();

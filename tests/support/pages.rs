@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::time::{Duration, Instant};
 
 use super::maps::{Mapping, mappings_of};
 
@@ -54,6 +55,26 @@ pub(crate) fn is_readable(address: usize) -> bool {
 pub(crate) fn collapse(start: usize, len: usize) -> io::Result<()> {
     advise(start, len, libc::MADV_HUGEPAGE)?;
     advise(start, len, libc::MADV_COLLAPSE)
+}
+
+/// The same for pages that nothing holds for long: again, for as long as the kernel says that something had one of them
+/// just then (EAGAIN, EBUSY, madvise(2)), as a compaction that runs beside does.
+pub(crate) fn collapse_in_time(start: usize, len: usize) -> io::Result<()> {
+    advise(start, len, libc::MADV_HUGEPAGE)?;
+    again_while_busy(|| advise(start, len, libc::MADV_COLLAPSE))
+}
+
+/// Tries until the kernel no longer says EAGAIN or EBUSY, or half a minute is over.
+pub(crate) fn again_while_busy(mut attempt: impl FnMut() -> io::Result<()>) -> io::Result<()> {
+    let start = Instant::now();
+    loop {
+        let result = attempt();
+        let is_busy = |error: &io::Error| matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EBUSY));
+        if !result.as_ref().is_err_and(is_busy) || start.elapsed() > Duration::from_secs(30) {
+            return result;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 pub(crate) fn advise(start: usize, len: usize, advice: i32) -> io::Result<()> {
