@@ -177,7 +177,7 @@ pub enum IommuRefusal {
     NotAnAddress,
     /// The kernel has no VFIO, or its modules are not loaded.
     NoVfio,
-    /// The kernel has iommufd and nothing that does as its older interface does: not supported.
+    /// The device has no group in `/dev/vfio`, only iommufd's own interface (a kernel without `CONFIG_VFIO_GROUP`).
     OnlyIommufd,
     /// The device is not there, or no IOMMU has it.
     NoGroup,
@@ -196,7 +196,7 @@ pub enum IommuRefusal {
         /// The number of the group.
         group: u32,
     },
-    /// The process may not open `/dev/vfio/vfio` or the group.
+    /// The process may not open `/dev/vfio/vfio`, `/dev/iommu` in its place, or the group.
     NotPermitted,
     /// The machine does not remap interrupts, so a device could forge them.
     UnsafeInterrupts,
@@ -225,7 +225,7 @@ impl fmt::Display for IommuRefusal {
             Self::NotAnAddress => "no address of a PCI device: it has the form 0000:00:04.0",
             Self::NoVfio => "the kernel has no VFIO: load its modules (`modprobe vfio-pci`)",
             Self::OnlyIommufd => {
-                "the kernel offers iommufd only: it needs CONFIG_VFIO_CONTAINER or CONFIG_IOMMUFD_VFIO_CONTAINER"
+                "the kernel offers the device by iommufd's own interface only: it needs CONFIG_VFIO_GROUP"
             }
             Self::NoGroup => {
                 "no such device, or no IOMMU has it: turn the IOMMU on in the firmware and on the kernel's command line \
@@ -242,10 +242,10 @@ impl fmt::Display for IommuRefusal {
                 );
             }
             Self::InUse { group } => return write!(f, "somebody else uses IOMMU group {group}"),
-            Self::NotPermitted => "no permission for /dev/vfio/vfio or for the group in /dev/vfio",
+            Self::NotPermitted => "no permission for /dev/vfio/vfio (or /dev/iommu in its place) or for the group in /dev/vfio",
             Self::UnsafeInterrupts => {
                 "the machine does not remap interrupts, so that the devices could forge them (see \
-                 vfio_iommu_type1.allow_unsafe_interrupts)"
+                 vfio_iommu_type1.allow_unsafe_interrupts, iommufd.allow_unsafe_interrupts)"
             }
             Self::NoSuchDevice => "no such device in the container, or no such registers",
             Self::NoReset => "the device cannot be reset",

@@ -18,6 +18,9 @@ impl Errno {
     pub(crate) const CANCELED: Self = Self(libc::ECANCELED);
     /// Not an open descriptor.
     pub(crate) const BADF: Self = Self(libc::EBADF);
+    /// An address that is taken.
+    #[cfg(feature = "vfio")]
+    pub(crate) const ADDRINUSE: Self = Self(libc::EADDRINUSE);
     /// In use: for `msync`, locked.
     pub(crate) const BUSY: Self = Self(libc::EBUSY);
     /// Something is there already.

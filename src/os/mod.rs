@@ -63,7 +63,8 @@ pub(crate) use ring::Ring;
 pub(crate) use types::{Access, Features, Hint, Limit, LockState, Support};
 #[cfg(all(feature = "vfio", target_os = "linux", not(oubliette_portable)))]
 pub(crate) use vfio::{
-    DeviceAccess, DeviceRegion, VfioContainer, VfioDevice, VfioGroup, group_of, has_iommufd,
+    DeviceAccess, DeviceRegion, VfioContainer, VfioDevice, VfioGroup, group_members, group_of,
+    is_given_by_iommufd,
 };
 
 /// Whether [`discard`] works on memory without access.

@@ -7,6 +7,7 @@
 
 use core::ops::Range;
 use core::ptr::NonNull;
+use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 
 use super::{Call, Result, backend, fake};
@@ -60,9 +61,18 @@ pub(crate) fn group_of(address: &[u8]) -> Result<u32> {
     backend::vfio::group_of(address)
 }
 
-/// Whether the kernel has the interface that is to take the place of containers (`/dev/iommu`, Linux 6.2).
-pub(crate) fn has_iommufd() -> bool {
-    backend::vfio::has_iommufd()
+/// Whether a PCI device is there for iommufd's own interface, whatever becomes of its group: VFIO drives it, and there is
+/// `/dev/iommu` (Linux 6.2).
+pub(crate) fn is_given_by_iommufd(address: &[u8]) -> bool {
+    backend::vfio::is_given_by_iommufd(address)
+}
+
+/// The names of the devices of a group: for PCI devices their addresses.
+///
+/// - Result: `NOENT` where there is no such group.
+pub(crate) fn group_members(number: u32) -> Result<Vec<OsString>> {
+    fake::gate(Call::VfioOpen)?;
+    backend::vfio::group_members(number)
 }
 
 impl VfioContainer {
@@ -73,6 +83,22 @@ impl VfioContainer {
     pub(crate) fn new() -> Result<Self> {
         fake::gate(Call::VfioOpen)?;
         backend::vfio::container_new()
+    }
+
+    /// An empty one of iommufd, which behaves as one (Linux 6.2).
+    ///
+    /// - Result: as for [`new`](Self::new), and `NOTTY` where something else is in its place.
+    pub(crate) fn of_iommufd() -> Result<Self> {
+        fake::gate(Call::VfioOpen)?;
+        backend::vfio::container_of_iommufd()
+    }
+
+    /// Whether iommufd makes its mappings, also where it stands in for VFIO's container under that name.
+    ///
+    /// - Before: a group is in.
+    pub(crate) fn is_iommufd(&self) -> Result<bool> {
+        fake::gate(Call::VfioOpen)?;
+        backend::vfio::container_is_iommufd(self)
     }
 
     /// Chooses the kind of mappings, once the first group is in: those that end as a whole only.
@@ -142,9 +168,11 @@ impl VfioGroup {
         backend::vfio::group_join(self, container)
     }
 
-    /// A device of it, by its address as in `0000:00:04.0`, close-on-exec.
+    /// A device of it, by its address as in `0000:00:04.0`, close-on-exec. With iommufd it reaches what is mapped, and the
+    /// kernel pins that, from the first device of the container on and until the last is closed.
     ///
-    /// - Result: `NODEV` if it is not in this group.
+    /// - Result: `NODEV` if it is not in this group or has no driver for it; with iommufd `PERM` where interrupts are not
+    ///   remapped, `ADDRINUSE` where something is mapped at an address that it must not use.
     pub(crate) fn device(&self, address: &[u8]) -> Result<VfioDevice> {
         fake::gate(Call::VfioOpen)?;
         backend::vfio::group_device(self, address)

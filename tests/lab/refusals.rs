@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use oubliette::dma::vfio::{Both, Container, Group, Iova, PciAddress};
+use oubliette::dma::vfio::{Both, Container, Group, Interface, Iova, PciAddress};
 use oubliette::{DmaBuffer, Error, IommuRefusal};
 
 use crate::check::{Check, Ended, Outcome, require};
@@ -66,38 +66,73 @@ fn not_viable() -> Outcome {
     edu::bind(first);
     println!("{SECOND} of group {group} has the driver {}", driver.display());
     expect(Group::of(first), IommuRefusal::NotViable { group })?;
-    // Without that driver it is.
+    // Without that driver it is, and either device stands for it. The one without any driver is not to be had.
     edu::unbind(second);
     Group::of(first).map(drop)?;
+    let container = Container::new([Group::of(second)?])?;
+    container.device(first).map(drop)?;
+    expect(container.device(second), IommuRefusal::NoSuchDevice)?;
+    drop(container);
     edu::unbind(first);
     Ok(())
 }
 
-/// Kernels without VFIO, and ones with iommufd only, played by their files.
+/// Kernels without a container, without iommufd and without groups, played by their files. Where the kernel has iommufd
+/// that does as a container does; where it has nothing else, all the other checks told so too.
 fn kernels() -> Outcome {
+    const CONTAINER: &str = "/dev/vfio/vfio";
+    const IOMMUFD: &str = "/dev/iommu";
     let address = edu::addresses()[0];
-    println!("iommufd: {}", if fs::exists("/dev/iommu")? { "there" } else { "not in this kernel" });
     edu::bind(address);
-    let take = || Container::new([Group::of(address)?]);
-    drop(take()?);
-    fs::rename("/dev/vfio/vfio", "/dev/vfio/away")?;
-    let without = take();
-    fs::write("/dev/iommu-played", "")?;
-    let had_iommufd = fs::exists("/dev/iommu")?;
-    if !had_iommufd {
-        fs::rename("/dev/iommu-played", "/dev/iommu")?;
+    let take = || -> Result<Interface, Error> { Ok(Container::new([Group::of(address)?])?.interface()) };
+    // That module's settings are there also where it is built in.
+    let has_type1 = fs::exists("/sys/module/vfio_iommu_type1")?;
+    let wanted = if has_type1 { Interface::Type1 } else { Interface::Iommufd };
+    let (has_container, has_iommufd) = (fs::exists(CONTAINER)?, fs::exists(IOMMUFD)?);
+    println!("{CONTAINER}: {has_container}, {IOMMUFD}: {has_iommufd}, type 1: {has_type1}");
+    println!("iommufd: {}", if has_iommufd { "there" } else { "not in this kernel" });
+    let group = format!("/dev/vfio/{}", group_number(address));
+    if has_iommufd && !fs::exists(&group)? {
+        println!("a kernel without groups: the other checks cannot run on it");
+        return expect(take(), IommuRefusal::OnlyIommufd);
     }
-    let with_iommufd = take();
-    if !had_iommufd {
-        fs::remove_file("/dev/iommu")?;
+    let found = take()?;
+    require(found == wanted, || format!("{found:?} instead of {wanted:?}"))?;
+
+    let without_group = || without(&group, take);
+    if has_iommufd {
+        if has_container {
+            require(without(CONTAINER, take)?? == Interface::Iommufd, || "not replaced".to_owned())?;
+        }
+        expect(without(IOMMUFD, || without(CONTAINER, take))??, IommuRefusal::NoVfio)?;
+        expect(without_group()?, IommuRefusal::OnlyIommufd)?;
+        expect(without(IOMMUFD, without_group)??, IommuRefusal::NoDriver { group: group_number(address) })?;
+    } else {
+        expect(without(CONTAINER, take)?, IommuRefusal::NoVfio)?;
+        expect(without_group()?, IommuRefusal::NoDriver { group: group_number(address) })?;
+        fs::write(IOMMUFD, "")?;
+        // A file that is no container.
+        let refused = without(CONTAINER, take);
+        let only = without_group();
+        fs::remove_file(IOMMUFD)?;
+        expect(refused?, IommuRefusal::NoVfio)?;
+        expect(only?, IommuRefusal::OnlyIommufd)?;
     }
-    fs::rename("/dev/vfio/away", "/dev/vfio/vfio")?;
-    if !had_iommufd {
-        expect(without, IommuRefusal::NoVfio)?;
+    require(take()? == wanted, || "not as before".to_owned())
+}
+
+/// What comes of it while this file is not there, if it is.
+fn without<T>(path: &str, what: impl FnOnce() -> T) -> std::io::Result<T> {
+    let away = format!("{path}-away");
+    let is_there = fs::exists(path)?;
+    if is_there {
+        fs::rename(path, &away)?;
     }
-    expect(with_iommufd, IommuRefusal::OnlyIommufd)?;
-    drop(take()?);
-    Ok(())
+    let result = what();
+    if is_there {
+        fs::rename(&away, path)?;
+    }
+    Ok(result)
 }
 
 fn permissions() -> Outcome {
@@ -139,6 +174,23 @@ fn limit() -> Outcome {
 }
 
 fn addresses() -> Outcome {
+    /// Where devices write to for an interrupt (Intel SDM volume 3, 11.11.1).
+    const INTERRUPTS: u64 = 0xfee0_0000;
+    let address = edu::addresses()[0];
+    edu::bind(address);
+    let wide = Container::new([Group::of(address)?])?;
+    let map_at = |iova: u64| -> Result<(), Error> {
+        drop(wide.map_at::<Both>(DmaBuffer::new(2 * PAGE)?, Iova::new(iova)?)?);
+        Ok(())
+    };
+    map_at(INTERRUPTS - 2 * PAGE as u64)?;
+    // No device was opened so far, and yet it is known where none may be mapped, and how far the IOMMU reaches.
+    expect(map_at(INTERRUPTS - PAGE as u64), IommuRefusal::OutOfReach)?;
+    expect(map_at(INTERRUPTS), IommuRefusal::OutOfReach)?;
+    expect(map_at(1 << 62), IommuRefusal::OutOfReach)?;
+    drop(wide.device(address)?);
+    drop(wide);
+
     let container = edu::container(&edu::addresses()[..1])?;
     let map_at = |iova: u64| -> Result<(), Error> {
         drop(container.map_at::<Both>(DmaBuffer::new(2 * PAGE)?, Iova::new(iova)?)?);

@@ -8,9 +8,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::direction::access_of;
 use super::group::system;
 use super::space::Space;
-use super::{Device, Direction, Group, IommuMapping, Iova, NotMapped, PciAddress};
+use super::{Device, Direction, Group, Interface, IommuMapping, Iova, NotMapped, PciAddress, interface};
 use crate::dma::DmaBuffer;
-use crate::os::{self, Errno, VfioContainer};
+use crate::os::{self, Errno, VfioContainer, VfioDevice};
 use crate::{Error, IommuRefusal};
 
 /// The most ranges of addresses that are asked for. Those of real machines are a handful.
@@ -28,28 +28,33 @@ const UNTOLD_WINDOW: core::ops::Range<u64> = 0..1 << 32;
 pub struct Container {
     space: Mutex<Space>,
     owner: u32,
+    interface: Interface,
+    #[expect(dead_code, reason = "kept open: see `interface::attach`")]
+    attached: Vec<VfioDevice>,
     container: VfioContainer,
     groups: Vec<Group>,
 }
 
 impl Container {
-    /// Takes groups, at least one.
+    /// Takes groups, at least one. With [`Interface::Iommufd`] it opens every device of theirs that `vfio-pci` has, and keeps
+    /// it open: they are reset now and at its end.
     ///
     /// # Errors
     ///
-    /// [`Error::Iommu`]: [`NoVfio`](IommuRefusal::NoVfio), [`OnlyIommufd`](IommuRefusal::OnlyIommufd),
-    /// [`NotPermitted`](IommuRefusal::NotPermitted), [`NoGroup`](IommuRefusal::NoGroup) without any, and
-    /// [`UnsafeInterrupts`](IommuRefusal::UnsafeInterrupts).
+    /// [`Error::Iommu`]: [`NoVfio`](IommuRefusal::NoVfio), [`NotPermitted`](IommuRefusal::NotPermitted),
+    /// [`NoGroup`](IommuRefusal::NoGroup) without any, [`UnsafeInterrupts`](IommuRefusal::UnsafeInterrupts), and with
+    /// iommufd [`NoDriver`](IommuRefusal::NoDriver) where a group has lost its driver since it was taken.
     pub fn new(groups: impl IntoIterator<Item = Group>) -> Result<Self, Error> {
         let groups: Vec<Group> = groups.into_iter().collect();
         if groups.is_empty() {
             return Err(Error::Iommu(IommuRefusal::NoGroup));
         }
-        let container = VfioContainer::new().map_err(not_there)?;
+        let container = interface::open()?;
         for group in &groups {
             group.group.join(&container).map_err(not_joined)?;
         }
         container.start().map_err(not_joined)?;
+        let (interface, attached) = interface::attach(&container, &groups)?;
         let mut windows = [const { 0..0 }; MOST_WINDOWS];
         let windows = match container.reach(&mut windows).map_err(system)? {
             0 => &[UNTOLD_WINDOW],
@@ -57,7 +62,13 @@ impl Container {
         };
         let page_bytes = u64::try_from(os::page_size()).unwrap_or(u64::MAX);
         let space = Mutex::new(Space::new(windows, page_bytes));
-        Ok(Self { space, owner: os::incarnation(), container, groups })
+        Ok(Self { space, owner: os::incarnation(), interface, attached, container, groups })
+    }
+
+    /// Who makes its mappings.
+    #[must_use]
+    pub const fn interface(&self) -> Interface {
+        self.interface
     }
 
     /// The groups in it.
@@ -77,12 +88,14 @@ impl Container {
     ///
     /// # Errors
     ///
-    /// [`Error::Iommu`]: [`NoSuchDevice`](IommuRefusal::NoSuchDevice).
+    /// [`Error::Iommu`]: [`NoSuchDevice`](IommuRefusal::NoSuchDevice); [`Taken`](IommuRefusal::Taken) where it was given to
+    /// its driver after the container was made, and must not use an address at which something is mapped.
     pub fn device(&self, address: PciAddress) -> Result<Device<'_>, Error> {
         for group in &self.groups {
             match group.group.device(address.as_bytes()) {
                 Ok(device) => return Device::new(self, device),
                 Err(Errno::NODEV) => {}
+                Err(Errno::ADDRINUSE) => return Err(Error::Iommu(IommuRefusal::Taken)),
                 Err(errno) => return Err(system(errno)),
             }
         }
@@ -91,7 +104,8 @@ impl Container {
 
     /// Lets the devices reach a buffer, at an address that it chooses. The buffer is the mapping's until that is unmapped.
     ///
-    /// The kernel pins the pages once more, which counts against `RLIMIT_MEMLOCK` together with what is locked.
+    /// The kernel pins the pages once more, which counts against `RLIMIT_MEMLOCK`: together with what the process has
+    /// locked, or where `/dev/iommu` is the container with what all io_urings and iommufds of the user have pinned.
     ///
     /// # Errors
     ///
@@ -165,16 +179,7 @@ impl Container {
     }
 }
 
-fn not_there(errno: Errno) -> Error {
-    match errno {
-        Errno::NOENT | Errno::NODEV if os::has_iommufd() => Error::Iommu(IommuRefusal::OnlyIommufd),
-        Errno::NOENT | Errno::NODEV | Errno::INVAL => Error::Iommu(IommuRefusal::NoVfio),
-        Errno::ACCES | Errno::PERM => Error::Iommu(IommuRefusal::NotPermitted),
-        other => system(other),
-    }
-}
-
-const fn not_joined(errno: Errno) -> Error {
+pub(super) const fn not_joined(errno: Errno) -> Error {
     match errno {
         Errno::PERM => Error::Iommu(IommuRefusal::UnsafeInterrupts),
         other => system(other),

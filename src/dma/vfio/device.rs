@@ -83,7 +83,8 @@ impl<'c> Device<'c> {
 
 impl Drop for Device<'_> {
     fn drop(&mut self) {
-        // The kernel does so too when the last descriptor of the device is closed, but a forked child may have one.
+        // The kernel does so too when the last descriptor of the device is closed, but a forked child may have one, and with
+        // iommufd the container has one.
         if self.container.is_of_this_process() {
             let _ = self.set_bus_master(BusMaster::Off);
         }

@@ -25,14 +25,17 @@ impl Group {
     /// # Errors
     ///
     /// [`Error::Iommu`]: [`NoGroup`](IommuRefusal::NoGroup), [`NoDriver`](IommuRefusal::NoDriver),
-    /// [`NotViable`](IommuRefusal::NotViable), [`InUse`](IommuRefusal::InUse),
-    /// [`NotPermitted`](IommuRefusal::NotPermitted).
+    /// [`OnlyIommufd`](IommuRefusal::OnlyIommufd), [`NotViable`](IommuRefusal::NotViable),
+    /// [`InUse`](IommuRefusal::InUse), [`NotPermitted`](IommuRefusal::NotPermitted).
     pub fn of(address: PciAddress) -> Result<Self, Error> {
         let number = os::group_of(address.as_bytes()).map_err(|errno| match errno {
             Errno::NOENT => Error::Iommu(IommuRefusal::NoGroup),
             other => system(other),
         })?;
         let group = VfioGroup::open(number).map_err(|errno| match errno {
+            Errno::NOENT | Errno::NODEV if os::is_given_by_iommufd(address.as_bytes()) => {
+                Error::Iommu(IommuRefusal::OnlyIommufd)
+            }
             Errno::NOENT | Errno::NODEV => Error::Iommu(IommuRefusal::NoDriver { group: number }),
             Errno::BUSY => Error::Iommu(IommuRefusal::InUse { group: number }),
             Errno::ACCES | Errno::PERM => Error::Iommu(IommuRefusal::NotPermitted),

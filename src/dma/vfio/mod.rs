@@ -54,16 +54,23 @@
 //!
 //! # Kernel
 //!
-//! VFIO type 1 (`CONFIG_VFIO`, `CONFIG_VFIO_IOMMU_TYPE1`), in a container or in one that iommufd emulates
-//! (`CONFIG_IOMMUFD_VFIO_CONTAINER`). A kernel that has nothing but iommufd is told apart
+//! VFIO type 1 (`CONFIG_VFIO`, `CONFIG_VFIO_IOMMU_TYPE1`), or iommufd behind the same types: in the place of VFIO's container
+//! (`CONFIG_IOMMUFD_VFIO_CONTAINER`), or by `/dev/iommu` where there is none, which groups join like one (Linux 6.2).
+//! [`Container::interface`] tells which it is. A kernel without groups (`CONFIG_VFIO_GROUP`) is told apart
 //! ([`IommuRefusal::OnlyIommufd`](crate::IommuRefusal::OnlyIommufd)) and not supported. Interrupt remapping is asked for;
 //! the mode without an IOMMU is never used.
+//!
+//! Two ways to iommufd were weighed: its own operations (an address space, a device bound to it by its character
+//! device), and those of a container, which it answers too. The second won: one code, proved against one
+//! set of devices, and what the first has beyond it (page tables of guests, faults handled by the process)
+//! is nothing that a buffer needs.
 
 mod address;
 mod container;
 mod device;
 mod direction;
 mod group;
+mod interface;
 mod mapping;
 mod space;
 
@@ -72,4 +79,5 @@ pub use container::Container;
 pub use device::{Bar, BusMaster, Device};
 pub use direction::{Both, Direction, FromDevice, ToDevice};
 pub use group::Group;
+pub use interface::Interface;
 pub use mapping::{IommuMapping, NotMapped};

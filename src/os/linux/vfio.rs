@@ -4,6 +4,7 @@
 use core::ffi::CStr;
 use core::ops::Range;
 use core::ptr::NonNull;
+use std::ffi::OsString;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use super::{check, check_count};
@@ -23,6 +24,10 @@ const DEVICE_RESET: libc::c_ulong = BASE + 11;
 const IOMMU_GET_INFO: libc::c_ulong = BASE + 12;
 const IOMMU_MAP_DMA: libc::c_ulong = BASE + 13;
 const IOMMU_UNMAP_DMA: libc::c_ulong = BASE + 14;
+/// `_IO(IOMMUFD_TYPE, IOMMUFD_CMD_VFIO_IOAS)`, `include/uapi/linux/iommufd.h`: the type is the same.
+const IOMMU_VFIO_IOAS: libc::c_ulong = 0x3b88;
+/// `IOMMU_VFIO_IOAS_GET`.
+const VFIO_IOAS_GET: u16 = 0;
 
 /// `VFIO_API_VERSION`.
 const API_VERSION: usize = 0;
@@ -77,11 +82,21 @@ struct DmaUnmap {
     size: u64,
 }
 
+/// `struct iommu_vfio_ioas`.
+#[repr(C)]
+struct VfioIoas {
+    size: u32,
+    ioas_id: u32,
+    op: u16,
+    reserved: u16,
+}
+
 /// Words of eight bytes for `struct vfio_iommu_type1_info` and what follows it: room for some 250 ranges.
 const INFO_WORDS: usize = 512;
 
 const _: () = assert!(size_of::<GroupStatus>() == 8 && size_of::<RegionInfo>() == 32);
-const _: () = assert!(size_of::<DmaMap>() == 32 && size_of::<DmaUnmap>() == 24);
+const _: () =
+    assert!(size_of::<DmaMap>() == 32 && size_of::<DmaUnmap>() == 24 && size_of::<VfioIoas>() == 12);
 
 /// `readlink("/sys/bus/pci/devices/ADDRESS/iommu_group")`, readlink(2): its last part is the number.
 pub(in crate::os) fn group_of(address: &[u8]) -> Result<u32> {
@@ -96,21 +111,63 @@ pub(in crate::os) fn group_of(address: &[u8]) -> Result<u32> {
     number.and_then(|digits| core::str::from_utf8(digits).ok()?.parse().ok()).ok_or(Errno::INVAL)
 }
 
+/// `access("/sys/bus/pci/devices/ADDRESS/vfio-dev", F_OK)`, which a device has that VFIO drives (Linux 6.1), and
 /// `access("/dev/iommu", F_OK)`, access(2).
-pub(in crate::os) fn has_iommufd() -> bool {
+pub(in crate::os) fn is_given_by_iommufd(address: &[u8]) -> bool {
+    let mut path = Text::<96>::new();
+    let path = path
+        .push(b"/sys/bus/pci/devices/")
+        .and_then(|path| path.push(address))
+        .and_then(|path| path.push(b"/vfio-dev"))
+        .and_then(|path| path.as_c_str());
+    path.is_ok_and(exists) && exists(c"/dev/iommu")
+}
+
+fn exists(path: &CStr) -> bool {
     // SAFETY: the path ends with a NUL byte.
-    unsafe { libc::access(c"/dev/iommu".as_ptr(), libc::F_OK) == 0 }
+    unsafe { libc::access(path.as_ptr(), libc::F_OK) == 0 }
+}
+
+/// `readdir("/sys/kernel/iommu_groups/NUMBER/devices")`, `Documentation/ABI/testing/sysfs-kernel-iommu_groups`.
+pub(in crate::os) fn group_members(number: u32) -> Result<Vec<OsString>> {
+    let errno = |error: std::io::Error| error.raw_os_error().map_or(Errno::IO, Errno);
+    let entries = std::fs::read_dir(format!("/sys/kernel/iommu_groups/{number}/devices")).map_err(errno)?;
+    entries.map(|entry| Ok(entry.map_err(errno)?.file_name())).collect()
 }
 
 /// `open("/dev/vfio/vfio")`, then `VFIO_GET_API_VERSION` and `VFIO_CHECK_EXTENSION`.
 pub(in crate::os) fn container_new() -> Result<VfioContainer> {
-    let container = VfioContainer(open(c"/dev/vfio/vfio")?);
+    container_at(c"/dev/vfio/vfio")
+}
+
+/// The same of `/dev/iommu`: what that gives answers the operations of a container as well, and groups join it (Linux
+/// 6.2, `drivers/iommu/iommufd/vfio_compat.c`, `vfio_group_ioctl_set_container`).
+pub(in crate::os) fn container_of_iommufd() -> Result<VfioContainer> {
+    container_at(c"/dev/iommu")
+}
+
+fn container_at(path: &CStr) -> Result<VfioContainer> {
+    let container = VfioContainer(open(path)?);
     if ioctl_number(&container.0, GET_API_VERSION, 0)? != API_VERSION
         || ioctl_number(&container.0, CHECK_EXTENSION, TYPE1_V2)? == 0
     {
         return Err(Errno::INVAL);
     }
     Ok(container)
+}
+
+/// `IOMMU_VFIO_IOAS` with `IOMMU_VFIO_IOAS_GET`: which of its own address spaces iommufd uses for the operations of a
+/// container. It has one as soon as a group joined. VFIO's container knows no such operation: `NOTTY`, and `INVAL`
+/// before it was started.
+pub(in crate::os) fn container_is_iommufd(container: &VfioContainer) -> Result<bool> {
+    let mut of_iommufd =
+        VfioIoas { size: size_of_as_u32::<VfioIoas>(), ioas_id: 0, op: VFIO_IOAS_GET, reserved: 0 };
+    // SAFETY: the kernel reads and writes one `struct iommu_vfio_ioas`.
+    match unsafe { ioctl(&container.0, IOMMU_VFIO_IOAS, &mut of_iommufd) } {
+        Ok(_) | Err(Errno::NODEV) => Ok(true),
+        Err(Errno::NOTTY | Errno::INVAL) => Ok(false),
+        Err(other) => Err(other),
+    }
 }
 
 /// `VFIO_SET_IOMMU`.
