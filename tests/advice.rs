@@ -24,7 +24,7 @@ use oubliette::{Advice, Error, GuardedPages, HugePages, Ordinary, Refusal, Secre
 use support::child::{self, Role};
 use support::fork::{ChildEnd, in_child};
 use support::limits::{self, faults};
-use support::machine::{HugePool, Setting, Swap, file_contains};
+use support::machine::{HugePool, Setting, Swap, alone, beside_others, file_contains};
 use support::pages::{HUGE_PAGE_BYTES, PAGE_BYTES, is_readable, mapping_at};
 use support::{pattern, skip};
 
@@ -61,9 +61,9 @@ fn figures(address: usize) -> HashMap<String, usize> {
 }
 
 /// Waits for something that the kernel does in its own time.
-fn within_ten_seconds(mut is_so: impl FnMut() -> bool) -> bool {
+fn within_a_minute(mut is_so: impl FnMut() -> bool) -> bool {
     let start = Instant::now();
-    while start.elapsed() < Duration::from_secs(10) {
+    while start.elapsed() < Duration::from_secs(60) {
         if is_so() {
             return true;
         }
@@ -75,6 +75,7 @@ fn within_ten_seconds(mut is_so: impl FnMut() -> bool) -> bool {
 /// `Sequential`, `Random`: how the kernel reads ahead. `Cold`: the first to go.
 #[test]
 fn how_it_will_be_used() {
+    let _beside = beside_others();
     let mut pages = filled(1 << 16);
     let at = address(&pages);
     assert!(!mapping_at(at).has("sr") && !mapping_at(at).has("rr"));
@@ -91,6 +92,7 @@ fn how_it_will_be_used() {
 /// `PopulateWrite`, `PopulateRead`: no fault later. `DontNeed`: fresh zeros. `Free`: the kernel's to take.
 #[test]
 fn pages_come_and_go() {
+    let _beside = beside_others();
     let touch = |pages: &mut Pages| {
         let before = faults();
         pages.iter_mut().step_by(PAGE_BYTES).for_each(|byte| *byte = 1);
@@ -132,6 +134,7 @@ fn pages_come_and_go() {
 /// `PageOut`, `WillNeed`. In a process of its own, since swapping is the whole machine's affair.
 #[test]
 fn written_to_swap_and_read_back() {
+    let _alone = alone();
     child::run("swapped", "").assert_success();
 }
 
@@ -145,7 +148,7 @@ fn swapped() {
     let mut key = GuardedPages::<Secret>::new(BYTES).unwrap();
     key.fill(7);
     let at = address(&pages);
-    assert!(within_ten_seconds(|| {
+    assert!(within_a_minute(|| {
         pages.advise(Advice::PageOut).unwrap();
         figures(at)["Swap"] == BYTES / 1024
     }));
@@ -155,7 +158,7 @@ fn swapped() {
         assert_eq!(pages.is_resident(), Ok(false));
     }
     pages.advise(Advice::WillNeed).unwrap();
-    assert!(within_ten_seconds(|| pages.is_resident() == Ok(true)), "in memory before anybody touched it");
+    assert!(within_a_minute(|| pages.is_resident() == Ok(true)), "in memory before anybody touched it");
     assert!(pages.iter().all(|&byte| byte == 7));
     assert_eq!(figures(at)["Swap"], 0);
 }
@@ -243,6 +246,7 @@ fn forked() {
 /// `Mergeable`, `Unmergeable`: equal pages become one, and part again.
 #[test]
 fn equal_pages_are_merged_on_request() {
+    let _alone = alone();
     child::run("merged", "").assert_success();
 }
 
@@ -264,7 +268,7 @@ fn merged() {
     }
     pages.advise(Advice::Mergeable).unwrap();
     assert!(mapping_at(at).has("mg"));
-    assert!(within_ten_seconds(|| merged(at) >= Some(PAGES * 3)), "{:?} KiB merged", merged(at));
+    assert!(within_a_minute(|| merged(at) >= Some(PAGES * 3)), "{:?} KiB merged", merged(at));
     assert_eq!(merged(address(&key)), Some(0), "equal, but secret");
     pages.advise(Advice::Unmergeable).unwrap();
     assert_eq!((merged(at), mapping_at(at).has("mg")), (Some(0), false));
@@ -274,6 +278,7 @@ fn merged() {
 /// `HugePage`, `NoHugePage`, `Collapse`, and runs that are made of huge pages.
 #[test]
 fn huge_where_they_were_asked_for() {
+    let _alone = alone();
     child::run("huge", "").assert_success();
 }
 
@@ -316,6 +321,7 @@ fn huge() {
 /// Huge pages of the system's pool, and what is said when it has too few.
 #[test]
 fn huge_pages_of_the_pool() {
+    let _alone = alone();
     child::run("explicit", "").assert_success();
 }
 

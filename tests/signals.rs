@@ -326,7 +326,7 @@ fn a_child_forked_during_the_wipe_ends_by_its_own_signal() {
         let stat = std::fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
         stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with('Z'))
     };
-    for _ in 0..100 {
+    for _ in 0..600 {
         if !is_alive() {
             return;
         }

@@ -10,11 +10,11 @@ use oubliette::{DmaBuffer, Error};
 
 use crate::support::child::{self, Role};
 use crate::support::fork::{ChildEnd, in_child};
+use crate::support::machine::{alone, beside_others};
 use crate::support::pages::{
     HUGE_PAGE_BYTES, PAGE_BYTES, advise, collapse, collapse_in_time, frame_of, map, mapping_at,
 };
 use crate::support::{limits, skip};
-use crate::{alone, beside_others};
 
 pub(super) const ROLES: &[Role] =
     &[("dma memory pressure", under_pressure), ("dma explicit huge pages", explicit_huge_pages)];

@@ -14,8 +14,6 @@
 #[path = "../support/mod.rs"]
 mod support;
 
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-
 mod frames;
 #[cfg(feature = "io-uring")]
 #[path = "../support/late_io.rs"]
@@ -24,20 +22,6 @@ mod refusals;
 mod secret_file;
 #[cfg(feature = "io-uring")]
 mod transfers;
-
-/// Tests that move memory about or change a setting of the machine, against those that this would disturb: the harness
-/// runs tests beside each other.
-static MACHINE: RwLock<()> = RwLock::new(());
-
-/// For a test that disturbs others.
-fn alone() -> RwLockWriteGuard<'static, ()> {
-    MACHINE.write().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// For a test that such a one would disturb.
-fn beside_others() -> RwLockReadGuard<'static, ()> {
-    MACHINE.read().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// Not a test of its own: the child's part. See `support::child`.
 #[test]

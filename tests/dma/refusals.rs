@@ -7,9 +7,9 @@ use oubliette::{DmaBuffer, Error};
 
 use crate::support::child::{self, Role};
 use crate::support::limits::{Refused, as_ordinary_user};
+use crate::support::machine::{alone, beside_others};
 use crate::support::seccomp::{Denied, deny};
 use crate::support::skip;
-use crate::{alone, beside_others};
 
 pub(super) const ROLES: &[Role] = &[
     ("dma lock limit", lock_limit),

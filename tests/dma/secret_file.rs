@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use oubliette::dma::SecretFile;
 use oubliette::{Error, read_into_secret};
 
-use crate::beside_others;
+use crate::support::machine::beside_others;
 use crate::support::pages::PAGE_BYTES;
 use crate::support::{pattern, skip};
 

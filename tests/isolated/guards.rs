@@ -6,6 +6,7 @@ use std::sync::{Arc, Barrier};
 
 use oubliette::{IsolatedBox, NewWithError};
 
+use super::support::child::{self, Role};
 use super::support::pages::mapping_at;
 use super::{Key, address_of, key_of};
 
@@ -113,8 +114,15 @@ fn a_panic_under_a_guard_seals() {
     assert_eq!(secret.open().unwrap()[..2], [9, 1]);
 }
 
+/// In processes of their own: here other tests take the places that are given back.
+pub(super) const ROLES: &[Role] = &[("half_filled", |_| half_filled()), ("leaked_guard", |_| leaked_guard())];
+
 #[test]
 fn a_panic_or_a_refusal_while_filling_leaves_nothing() {
+    child::run("half_filled", "").assert_success();
+}
+
+fn half_filled() {
     let mut address = 0;
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         IsolatedBox::<[u8; 48]>::new_with(|bytes| {
@@ -151,6 +159,10 @@ fn the_box_moves_and_the_secret_stays() {
 
 #[test]
 fn a_leaked_guard_ends_with_the_next_exclusive_one() {
+    child::run("leaked_guard", "").assert_success();
+}
+
+fn leaked_guard() {
     let mut secret = key_of(1);
     let address = address_of(&secret);
     core::mem::forget(secret.open().unwrap());

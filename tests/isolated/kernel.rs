@@ -476,7 +476,8 @@ fn purge_beside_hidden() {
 
 #[test]
 fn opening_and_writing_a_secret_faults_no_page() {
-    child::run("faults", "").assert_success();
+    // One or two for the code and the stack of this very test.
+    assert!(child::fewest_faults("faults", "").is_some_and(|faults| faults <= 2));
 }
 
 fn faults() {
@@ -494,9 +495,7 @@ fn faults() {
         assert_eq!(secrets[(round + 50) % 100].open().unwrap()[1], ((round + 50) % 100) as u8);
     }
     secrets.clear();
-    let faults = minor_faults() - before;
-    // One or two for the code and the stack of this very test.
-    assert!(faults <= 2, "{faults} faults");
+    println!("faults {}", minor_faults() - before);
     assert_eq!(report().isolated().ready, 100, "kept");
 }
 

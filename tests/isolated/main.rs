@@ -58,6 +58,7 @@ fn role() {
             cold::ROLES,
             crimes::ROLES,
             faults::ROLES,
+            guards::ROLES,
             hidden::ROLES,
             kernel::ROLES,
             ready::ROLES,

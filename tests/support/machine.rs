@@ -6,8 +6,23 @@ use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::pages::PAGE_BYTES;
+
+/// Tests that move memory about or change a setting of the machine, against those that this would disturb: the harness
+/// runs the tests of a binary beside each other, binaries one after the other.
+static MACHINE: RwLock<()> = RwLock::new(());
+
+/// For a test that disturbs others.
+pub(crate) fn alone() -> RwLockWriteGuard<'static, ()> {
+    MACHINE.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// For a test that such a one would disturb.
+pub(crate) fn beside_others() -> RwLockReadGuard<'static, ()> {
+    MACHINE.read().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Swap space, as long as this lives.
 pub(crate) struct Swap(Space);
