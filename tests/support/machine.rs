@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::{Duration, Instant};
 
 use super::pages::PAGE_BYTES;
 
@@ -120,27 +121,35 @@ impl Drop for Setting {
 }
 
 /// Huge pages added to the system's pool, as long as this lives.
-pub(crate) struct HugePool(usize);
+pub(crate) struct HugePool {
+    before: usize,
+}
 
 const POOL: &str = "/proc/sys/vm/nr_hugepages";
 
 impl HugePool {
-    /// Adds so many huge pages. An error if the kernel did not find them all.
+    /// Adds so many huge pages. An error if the kernel does not find them all within half a minute: memory may be full of
+    /// small pages, which it has to move first.
     pub(crate) fn add(count: usize) -> io::Result<Self> {
-        let before = pool_len()?;
-        let pool = Self(count);
-        fs::write(POOL, (before + count).to_string())?;
-        match pool_len()? {
-            now if now >= before + count => Ok(pool),
-            _ => Err(io::Error::from(io::ErrorKind::OutOfMemory)),
+        let pool = Self { before: pool_len()? };
+        let wanted = pool.before + count;
+        let start = Instant::now();
+        loop {
+            fs::write(POOL, wanted.to_string())?;
+            if pool_len()? >= wanted {
+                return Ok(pool);
+            }
+            if start.elapsed() > Duration::from_secs(30) {
+                return Err(io::Error::from(io::ErrorKind::OutOfMemory));
+            }
+            let _ = fs::write("/proc/sys/vm/compact_memory", "1");
         }
     }
 }
 
 impl Drop for HugePool {
     fn drop(&mut self) {
-        let now = pool_len().unwrap_or(0);
-        let _ = fs::write(POOL, now.saturating_sub(self.0).to_string());
+        let _ = fs::write(POOL, self.before.to_string());
     }
 }
 
