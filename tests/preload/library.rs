@@ -48,6 +48,9 @@ fn path() -> &'static Path {
         for (is_on, feature) in [
             (cfg!(feature = "allocator-api2"), "allocator-api2"),
             (cfg!(feature = "serde"), "serde"),
+            (cfg!(feature = "io-uring"), "io-uring"),
+            (cfg!(feature = "vfio"), "vfio"),
+            (cfg!(feature = "xdp"), "xdp"),
             (cfg!(feature = "fault-injection"), "fault-injection"),
         ] {
             if is_on {

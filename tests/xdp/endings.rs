@@ -9,7 +9,19 @@ use super::support::fork::{self, ChildEnd};
 use super::support::pages::OwnMemory;
 use super::*;
 
-pub(super) const ROLES: &[Role] = &[("forks", forks), ("holds", holds)];
+pub(super) const ROLES: &[Role] =
+    &[("forks", forks), ("holds", holds), ("ends", |_| ends()), ("drops", |_| drops())];
+
+/// In a process of its own: in this one the other tests map memory where some was given back, and quarantine some.
+#[track_caller]
+fn play(role: &str) {
+    if !support::limits::is_root() {
+        return skip::not_set_up("an interface takes root");
+    }
+    let ended = child::run(role, "");
+    ended.assert_success();
+    print!("{}", ended.stdout);
+}
 
 /// Packets from the other end, one after the other, as long as `test` runs.
 fn under_fire(test: impl FnOnce(&AtomicBool) + Send) {
@@ -38,6 +50,10 @@ fn under_fire(test: impl FnOnce(&AtomicBool) + Send) {
 
 #[test]
 fn no_byte_lands_after_the_end_of_a_socket() {
+    play("ends");
+}
+
+fn ends() {
     const ROUNDS: u32 = 20;
     // More than are filled until long after the end.
     const FRAMES: u32 = 4096;
@@ -46,7 +62,13 @@ fn no_byte_lands_after_the_end_of_a_socket() {
         let mut buffer = Some(DmaBuffer::new(FRAMES as usize * 2048).unwrap());
         let mut landed = 0;
         let mut longest = Duration::ZERO;
-        for round in 0..ROUNDS {
+        // Rounds in which most frames were left at the end: on a busy machine this thread may be late.
+        let mut in_time = 0;
+        for round in 0.. {
+            if in_time == ROUNDS {
+                break;
+            }
+            assert!(round < 20 * ROUNDS, "{in_time} rounds with frames left that packets can land in");
             let mode = if round.is_multiple_of(2) { Attach::Driver } else { Attach::Generic };
             let interface = Interface::attach(OURS, mode).unwrap();
             let mut owned = buffer.take().unwrap();
@@ -62,10 +84,12 @@ fn no_byte_lands_after_the_end_of_a_socket() {
             }
             landed += 1;
             // In flight: some packets are held, some wait, more come. At one moment or another.
-            drop((0..round).map_while(|_| socket.receive()).collect::<Vec<_>>());
+            let taken = (0..round % ROUNDS).map_while(|_| socket.receive()).collect::<Vec<_>>();
+            let held = u32::try_from(taken.len()).unwrap();
+            drop(taken);
             let begun = Instant::now();
-            let left = FRAMES - round - socket.wait(Some(Duration::ZERO)).unwrap();
-            assert!(left > FRAMES / 2, "only {left} frames that packets can land in");
+            let left = FRAMES - held - socket.wait(Some(Duration::ZERO)).unwrap();
+            in_time += u32::from(left > FRAMES / 2);
             let mut back = socket.into_buffer().unwrap();
             longest = longest.max(begun.elapsed());
             back.fill(0);
@@ -75,15 +99,17 @@ fn no_byte_lands_after_the_end_of_a_socket() {
             }
             buffer = Some(back);
         }
-        println!(
-            "{landed} of {ROUNDS} were written to before the end, none after; the end took {longest:?} at most"
-        );
+        println!("{landed} were written to before the end, none after; the end took {longest:?} at most");
         assert_eq!(oubliette::report().dma().quarantined, 0);
     });
 }
 
 #[test]
 fn a_socket_dropped_in_flight_frees_its_memory() {
+    play("drops");
+}
+
+fn drops() {
     under_fire(|_| {
         let interface = Interface::attach(OURS, Attach::Driver).unwrap();
         for _ in 0..10 {
