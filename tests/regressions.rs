@@ -14,12 +14,20 @@
 use std::alloc::{GlobalAlloc, Layout};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
-use std::sync::mpsc;
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, mpsc};
 use std::time::{Duration, Instant};
 
 use oubliette::{Fork, HeapReport, Lock, Oubliette, Policy, SecretBox, SecretVec, purge, report};
 
 const WHILE: Duration = Duration::from_secs(1);
+
+/// A purge reaches the blocks of every test in this process, and children that are forked in the midst of it.
+static PURGES: RwLock<()> = RwLock::new(());
+
+/// For a test that is not about the purges of another.
+fn unpurged() -> RwLockReadGuard<'static, ()> {
+    PURGES.read().unwrap_or_else(PoisonError::into_inner)
+}
 
 fn layout(size: usize) -> Layout {
     Layout::from_size_align(size, 8).unwrap()
@@ -30,7 +38,7 @@ fn forked(body: impl FnOnce()) -> i32 {
     let child = unsafe { libc::fork() };
     if child == 0 {
         // A panic may wait for ever for what another thread of the parent held: then this ends the child.
-        unsafe { libc::alarm(20) };
+        unsafe { libc::alarm(60) };
         let passed = catch_unwind(AssertUnwindSafe(body)).is_ok();
         unsafe { libc::_exit(i32::from(!passed)) };
     }
@@ -43,6 +51,7 @@ fn forked(body: impl FnOnce()) -> i32 {
 /// it took that for an underflow.
 #[test]
 fn a_free_beside_an_allocation_is_no_underflow() {
+    let _unpurged = unpurged();
     static HEAP: Oubliette = Oubliette::with_policy(Policy::PROGRAM.with_lock(Lock::Off));
     let exact = layout(24);
     let (send, receive) = mpsc::sync_channel::<Vec<usize>>(64);
@@ -69,6 +78,7 @@ fn a_free_beside_an_allocation_is_no_underflow() {
 /// marker of a small one, but not yet its canary, when the owner freed it: an overflow that never was.
 #[test]
 fn a_purge_beside_frees_ends_nothing() {
+    let _alone = PURGES.write().unwrap_or_else(PoisonError::into_inner);
     let end = Instant::now() + WHILE;
     std::thread::scope(|scope| {
         for number in 0..3 {
@@ -96,6 +106,7 @@ fn a_purge_beside_frees_ends_nothing() {
 /// In a child that does not get the memory, a purge (also the one at its exit) wrote to it: SIGSEGV.
 #[test]
 fn a_child_without_the_memory_may_purge() {
+    let _unpurged = unpurged();
     static HEAP: Oubliette =
         Oubliette::with_policy(Policy::PROGRAM.with_fork(Fork::Exclude).with_lock(Lock::Off));
     let (small, large) = (layout(100), layout(100_000));
@@ -133,6 +144,7 @@ fn limit_locked_memory(bytes: u64) {
 /// A slab that could not be locked was counted each time that it was used, and never taken off.
 #[test]
 fn what_is_not_locked_is_counted_once() {
+    let _unpurged = unpurged();
     static HEAP: Oubliette = Oubliette::new();
     let status = forked(|| {
         limit_locked_memory(1 << 20);
@@ -151,6 +163,7 @@ fn what_is_not_locked_is_counted_once() {
 /// Locks are not inherited, but the child said that all was locked, and lost count when it gave memory back.
 #[test]
 fn a_child_does_not_count_its_parents_locks() {
+    let _unpurged = unpurged();
     const POLICY: Policy = Policy::PROGRAM.with_lock(Lock::Required);
     static HEAP: Oubliette = Oubliette::with_policy(POLICY);
     let (small, large) = (layout(4000), layout(100_000));
@@ -196,6 +209,7 @@ fn a_child_does_not_count_its_parents_locks() {
 /// as with all mappings used up, the block was lost.
 #[test]
 fn a_large_block_can_be_freed_with_no_mapping_left() {
+    let _unpurged = unpurged();
     const POLICY: Policy = Policy::PROGRAM.with_lock(Lock::Off).with_backing(oubliette::Backing::Auto);
     static HEAP: Oubliette = Oubliette::with_policy(POLICY);
     let large = layout(100_000);
@@ -221,6 +235,7 @@ fn a_large_block_can_be_freed_with_no_mapping_left() {
 /// Empty slabs that the thread kept for later used up the limit, and a large secret was refused.
 #[test]
 fn what_empty_slabs_keep_is_there_for_large_secrets() {
+    let _unpurged = unpurged();
     let status = forked(|| {
         limit_locked_memory(2 << 20);
         let secrets: Vec<_> = (0..1000).map_while(|_| SecretVec::<u8>::with_capacity(1000).ok()).collect();
@@ -235,6 +250,7 @@ fn what_empty_slabs_keep_is_there_for_large_secrets() {
 /// that the heap was full after 4 MiB.
 #[test]
 fn a_process_that_locks_all_future_memory_gets_a_whole_heap() {
+    let _unpurged = unpurged();
     const POLICY: Policy = Policy::PROGRAM.with_fork(Fork::Wipe);
     static HEAP: Oubliette = Oubliette::with_policy(POLICY);
     let status = forked(|| {
@@ -251,6 +267,7 @@ fn a_process_that_locks_all_future_memory_gets_a_whole_heap() {
 /// What was written to a block after its slab had been given back was handed out with the next block.
 #[test]
 fn a_write_after_the_slab_was_given_back_is_seen() {
+    let _unpurged = unpurged();
     static HEAP: Oubliette = Oubliette::with_policy(Policy::PROGRAM.with_lock(Lock::Off));
     for is_criminal in [false, true] {
         let status = forked(|| {
@@ -272,6 +289,7 @@ fn a_write_after_the_slab_was_given_back_is_seen() {
 /// were taken for an overflow.
 #[test]
 fn a_child_may_resize_first_what_it_does_not_have() {
+    let _unpurged = unpurged();
     static HEAP: Oubliette =
         Oubliette::with_policy(Policy::PROGRAM.with_fork(Fork::Wipe).with_lock(Lock::Off));
     let large = layout(100_001);
@@ -300,6 +318,7 @@ fn a_child_may_resize_first_what_it_does_not_have() {
 /// was, remained alone, and whoever freed the block behind it took that for an underflow.
 #[test]
 fn what_a_purge_leaves_of_a_canary_is_no_underflow() {
+    let _unpurged = unpurged();
     static HEAP: Oubliette =
         Oubliette::with_policy(Policy::PROGRAM.with_fork(Fork::Wipe).with_lock(Lock::Off));
     let exact = layout(24);
