@@ -23,6 +23,15 @@ skip() {
     exit "${SKIPPED_STATUS:-0}"
 }
 
+# The same for what goes over a network, which may fail for a moment: three times.
+run_over_network() {
+    run "$@" && return
+    sleep 5
+    run "$@" && return
+    sleep 20
+    run "$@"
+}
+
 # Installs Debian packages unless the command in the first argument is there.
 need() {
     local command=$1
@@ -33,9 +42,9 @@ need() {
 # Installs Debian packages.
 install_packages() {
     if [ ! -e /var/cache/apt/pkgcache.bin ] || [ -z "$(find /var/lib/apt/lists -name '*Packages*' -print -quit 2>/dev/null)" ]; then
-        run apt-get update -q
+        run_over_network apt-get update -q
     fi
-    run env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$@"
+    run_over_network env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$@"
 }
 
 has_nightly() {

@@ -314,8 +314,10 @@ fn a_child_forked_during_the_wipe_ends_by_its_own_signal() {
     if std::env::var_os(PLAYS_A_PART).is_some() {
         return fork_during_the_wipe();
     }
-    // The wipe may be over, and the process with it, before it is forked.
-    let child = (0..20).find_map(|_| {
+    // The wipe may be over, and the process with it, before it is forked: on a busy machine mostly.
+    let start = std::time::Instant::now();
+    let mut in_a_minute = std::iter::from_fn(|| (start.elapsed().as_secs() < 60).then_some(()));
+    let child = in_a_minute.find_map(|()| {
         let (status, said) = play(NAME);
         assert_eq!(status, libc::SIGTERM, "{said}");
         said.lines().find_map(|line| line.strip_prefix("forked ")?.parse::<c_int>().ok())
