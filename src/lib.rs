@@ -184,7 +184,7 @@ pub use secret::writes_behind_shared;
 /// waits until that is done.
 ///
 /// Takes no lock and allocates nothing. Costs a few nanoseconds for each line, of which a thread remembers
-/// 65,536 at most.
+/// 67,584 at most.
 #[cfg(not(loom))]
 pub fn flush() {
     heap::flush_all();

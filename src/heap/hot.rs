@@ -267,7 +267,7 @@ impl ThreadHeap {
         }
         // SAFETY: as above; 32 to 64 bytes from a granule on.
         unsafe { wipe::zero_small_slot(ptr, slot_bytes) };
-        if flush == Flush::Bounded { self.remember_lines(granule.offset(), slot_bytes) } else { Freed::Done }
+        if flush == Flush::Bounded { self.remember_lines(granule, slot_bytes) } else { Freed::Done }
     }
 
     /// The same for the next larger slots, up to 528 bytes. Does nothing for others.
@@ -495,12 +495,11 @@ impl ThreadHeap {
 
     /// Remembers the lines of a small slot that was freed.
     #[inline(always)]
-    fn remember_lines(&self, offset: usize, len: usize) -> Freed {
-        let first = (offset >> LINE_SHIFT) as u32;
-        let last = ((offset + len - 1) >> LINE_SHIFT) as u32;
-        // Not more than two, and most often they are remembered already.
-        if !self.pending.has(first, last) {
-            return self.remember_lines_slow(offset, len);
+    fn remember_lines(&self, granule: Granule, len: usize) -> Freed {
+        let line = granule.number() >> (LINE_SHIFT - GRANULE_BYTES.trailing_zeros());
+        // Not more than this and the next, and most often they are remembered already.
+        if !self.pending.has(line) {
+            return self.remember_lines_slow(granule.offset(), len);
         }
         self.count_free(len)
     }
