@@ -1,4 +1,4 @@
-//! Twelve crimes against the heap. Each is committed in a child process, which must die of it with the right
+//! Crimes against the heap. Each is committed in a child process, which must die of it with the right
 //! signal and, where the heap itself notices, with exactly the static message; and each has a clean twin that
 //! does the same work lawfully and must pass.
 #![expect(
@@ -88,6 +88,7 @@ fn double_free() {
 
 #[test]
 fn double_free_of_a_large_block() {
+    judge(DOUBLE_FREE, "double_free", 100_000);
     judge(DOUBLE_FREE, "double_free", 1 << 20);
 }
 
@@ -120,6 +121,24 @@ fn write_after_free() {
 }
 
 #[test]
+fn write_after_free_of_a_large_block() {
+    for size in [31_000, 65_536, 100_001, 400_000] {
+        judge(WRITE_AFTER_FREE, "write_after_free_of_a_large_block", size);
+    }
+}
+
+#[test]
+fn write_after_free_of_a_large_block_that_is_closed_since() {
+    judge(WRITE_AFTER_FREE, "write_after_free_and_others", 65_536);
+    judge(WRITE_AFTER_FREE, "write_after_free_and_others", 100_001);
+}
+
+#[test]
+fn write_after_free_in_front_of_a_shorter_block() {
+    judge(WRITE_AFTER_FREE, "write_after_free_and_a_shorter_block", 120_000);
+}
+
+#[test]
 fn read_after_free_of_a_large_block() {
     judge(End::Fault, "read_after_free_of_a_large_block", 1 << 20);
 }
@@ -143,7 +162,7 @@ fn runaway_write_out_of_a_large_block() {
 
 type Crime = (&'static str, fn(Conduct, usize));
 
-const CRIMES: [Crime; 12] = [
+const CRIMES: [Crime; 15] = [
     ("overflow_by_one_byte", |conduct, size| overflow_by_one(|byte| !byte, conduct, size)),
     ("overflow_by_one_nul", |conduct, size| overflow_by_one(|_| 0, conduct, size)),
     ("underflow", commit_underflow),
@@ -153,6 +172,11 @@ const CRIMES: [Crime; 12] = [
     ("free_of_a_foreign_pointer", commit_foreign_free),
     ("free_of_a_misaligned_pointer", commit_misaligned_free),
     ("write_after_free", commit_write_after_free),
+    ("write_after_free_of_a_large_block", |conduct, size| write_to_large(conduct, size, || {})),
+    ("write_after_free_and_others", |conduct, size| write_to_large(conduct, size, free_others)),
+    ("write_after_free_and_a_shorter_block", |conduct, size| {
+        write_to_large(conduct, size, || recycle(size - 50_000));
+    }),
     ("read_after_free_of_a_large_block", commit_read_after_free),
     ("free_with_a_wrong_layout", commit_wrong_layout),
     ("runaway_write", commit_runaway_write),
@@ -341,6 +365,46 @@ fn commit_write_after_free(conduct: Conduct, size: usize) {
         unsafe { write(block.wrapping_add(size / 2), 0x41) };
     }
     exhaust(layout);
+}
+
+/// Writes to the first byte of a large block, then does what comes between that and the next such block.
+fn write_to_large(conduct: Conduct, size: usize, between: impl Fn()) {
+    let layout = layout(size, 8);
+    // One that had this place before, so that the heap knows its pages.
+    recycle(size);
+    let block = allocate(&HEAP, layout);
+    confess();
+    if conduct == Lawful {
+        // SAFETY: inside the block.
+        unsafe { write(block, 0x41) };
+    }
+    // SAFETY: allocated above with this layout.
+    unsafe { free(&HEAP, block, layout) };
+    if conduct == Criminal {
+        // SAFETY: none: the crime.
+        unsafe { write(block, 0x41) };
+    }
+    between();
+    let again = allocate(&HEAP, layout);
+    assert_eq!(again, block, "the same place");
+    // SAFETY: allocated above with this layout.
+    unsafe { free(&HEAP, again, layout) };
+}
+
+/// Allocates a block and frees it.
+fn recycle(size: usize) {
+    let layout = layout(size, 8);
+    // SAFETY: allocated just now with this layout.
+    unsafe { free(&HEAP, allocate(&HEAP, layout), layout) };
+}
+
+/// Frees so many large blocks of another length that nothing that was freed before stays open.
+fn free_others() {
+    let layout = layout(200_000, 8);
+    for block in [(); 12].map(|()| allocate(&HEAP, layout)) {
+        // SAFETY: allocated above with this layout.
+        unsafe { free(&HEAP, block, layout) };
+    }
 }
 
 /// Allocates until every free slot of this size has been looked at: first in a circle, which moves a

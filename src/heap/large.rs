@@ -5,10 +5,11 @@
 //!                  no access      zero    ^ aligned              canary  one page
 //!                                 '------- data pages ----------------'
 //! ```
-//! Nothing in the large zone is accessible but the data pages of blocks in use. Every run ends with a page
-//! without access at least, so every block has a guard on both sides and needs no system call for them. A
-//! free block is wiped and inaccessible when the call returns. Its pages are given back, or kept with the
-//! run for the next block, locked and pinned as they are: see [`keep`].
+//! Nothing in the large zone is accessible but the data pages of blocks in use, and of a few that were freed last.
+//! Every run ends with a page without access at least, so every block has a guard on both sides and needs no system
+//! call for them. A free block is wiped when the call returns. In a heap of secrets it is inaccessible then; in that of
+//! a whole program the last few stay open for the next block of the same size: see [`open`]. The pages of other runs are
+//! given back, or kept with the run for the next block, locked and pinned as they are: see [`keep`].
 
 // UNSAFETY: reads and writes blocks by address, changes access to pages that no block uses.
 #![expect(unsafe_code, reason = "blocks are raw memory, see the proofs")]
@@ -23,7 +24,10 @@ mod crowd;
 mod entry;
 mod grow;
 mod keep;
+mod open;
+mod parked;
 mod place;
+mod touched;
 
 use core::alloc::Layout;
 use core::ptr::NonNull;
@@ -34,9 +38,9 @@ use super::corruption::Corruption;
 use super::geometry::{GUARD_BYTES, LARGE_ENTRY_BYTES, UNIT_BYTES};
 use super::index_stack::IndexStack;
 use super::shared::{Shared, pages};
-use crate::os::LockState;
 use crate::{Error, Flush, Fork, wipe};
 use entry::{Entry, FREE, KIND, LIVE};
+use parked::ParkedRuns;
 use place::{NR_RUNS, Place, run_class, run_units, units_for};
 
 /// A page of the table: entries committed at once.
@@ -54,6 +58,9 @@ pub(crate) struct LargeZone {
     /// The same for runs that keep their pages, and the bytes of all these.
     kept: [IndexStack; NR_RUNS],
     kept_bytes: AtomicUsize,
+    /// Runs that keep their pages and are accessible, and the bytes of these.
+    open: ParkedRuns,
+    open_bytes: AtomicUsize,
     /// Blocks in use.
     nr_live: AtomicU32,
     /// Runs that pages were moved to (`grow`).
@@ -87,6 +94,8 @@ impl LargeZone {
             free: core::array::from_fn(|_| IndexStack::new()),
             kept: core::array::from_fn(|_| IndexStack::new()),
             kept_bytes: AtomicUsize::new(0),
+            open: ParkedRuns::new(),
+            open_bytes: AtomicUsize::new(0),
             nr_live: AtomicU32::new(0),
             nr_moved: AtomicU32::new(0),
         }
@@ -98,6 +107,8 @@ impl LargeZone {
             stack.clear();
         }
         self.kept_bytes.store(0, Ordering::Relaxed);
+        self.open.clear();
+        self.open_bytes.store(0, Ordering::Relaxed);
     }
 
     /// Units ever handed out.
@@ -132,15 +143,18 @@ impl Shared {
         }
         let bytes = run_units * UNIT_BYTES;
         // Blocks aligned to more than a page do not end where the kept pages do.
-        if layout.align() <= GUARD_BYTES
-            && let Some(number) = self.take_kept(class)
-        {
-            let run = Run { number, class, bytes };
-            if let Ok(ptr) = self.open_block(run, layout) {
+        if layout.align() <= GUARD_BYTES {
+            if let Some(ptr) = self.reuse_open(class, layout) {
                 return Ok(ptr);
             }
-            self.close_run(run);
-            self.give_run(run);
+            if let Some(number) = self.take_kept(class) {
+                let run = Run { number, class, bytes };
+                if let Ok(ptr) = self.open_block(run, layout, 0) {
+                    return Ok(ptr);
+                }
+                self.close_run(run);
+                self.give_run(run);
+            }
         }
         let mut run = Run { number: self.take_run(class, run_units)?, class, bytes };
         if layout.align() > GUARD_BYTES && self.is_crowded(run) {
@@ -149,9 +163,9 @@ impl Shared {
             self.give_run(run);
             run.number = fresh?;
         }
-        match self.open_block(run, layout) {
+        match self.open_block(run, layout, 0) {
             // Pages that are kept count against the limits, too.
-            Err(_) if self.drop_kept() => self.open_block(run, layout),
+            Err(_) if self.drop_kept() => self.open_block(run, layout, 0),
             opened => opened,
         }
         .inspect_err(|_| {
@@ -219,20 +233,19 @@ impl Shared {
         )
     }
 
-    /// Makes a block in a run. On an error the run is as it was, but for pages that may have been added to its
-    /// extent.
-    fn open_block(&self, run: Run, layout: Layout) -> Result<NonNull<u8>, Error> {
+    /// Makes a block in a run, of which `open_bytes` at the end are accessible. On an error none are any more, and
+    /// pages may have been added to its extent.
+    fn open_block(&self, run: Run, layout: Layout, open_bytes: usize) -> Result<NonNull<u8>, Error> {
         let zone_address = self.large_address(0).addr().get();
         let place = Place::new(run.offset(), run.bytes, zone_address, layout).ok_or(Error::TooLarge)?;
         if self.is_to_be_crowded(run, layout) && self.crowd(run, place)? {
             return Ok(self.publish(run, place));
         }
-        let start = self.geometry.slab_bytes + place.data_start;
-        let (offset, bytes) = (pages(start)?, pages(place.data_bytes())?);
-        self.memory.commit(offset, bytes)?;
+        self.grant(place, open_bytes)?;
+        self.check_unchecked(run, place);
         if let Err(error) = self.extend(run, place) {
             // SAFETY: no block was made in it yet.
-            let _ = unsafe { self.memory.decommit(offset, bytes) };
+            let _ = unsafe { self.close_data(place) };
             return Err(error);
         }
         Ok(self.publish(run, place))
@@ -310,14 +323,15 @@ impl Shared {
             self.forget_lock_and_pin(run);
         }
         // SAFETY: as above, and nobody uses the block, as the caller promises.
-        unsafe { self.wipe_large(place, self.lock_state(run), flush) };
+        unsafe { self.wipe_large(run, place, flush) };
         entry.close();
         let is_crowded = self.is_crowded(run);
-        let is_kept = is_own && !is_crowded && self.keep(run, place);
+        let is_open = is_own && !is_crowded && self.stays_open(run, place);
+        let is_kept = is_own && !is_crowded && !is_open && self.keep(run, place);
         if is_crowded {
             // SAFETY: the block is not in use any more, and is wiped.
             unsafe { self.discard_data(run, place) };
-        } else if !is_kept {
+        } else if !is_kept && !is_open {
             // SAFETY: the block is not in use any more, and is wiped.
             let _ = unsafe { self.close_data(place) };
             self.close_run(run);
@@ -326,7 +340,9 @@ impl Shared {
         subtract(&self.counters.in_use_bytes, place.data_bytes());
         self.large.nr_live.fetch_sub(1, Ordering::Relaxed);
         entry.state.store(FREE, Ordering::Release);
-        if is_kept {
+        if is_open {
+            self.put_open(run, place);
+        } else if is_kept {
             self.put_kept(run);
         } else {
             self.give_run(run);
@@ -366,47 +382,6 @@ impl Shared {
             }
         }
         Ok(())
-    }
-
-    /// Wipes the data pages of a block. Where they are locked, pages that were never touched are left alone:
-    /// they hold nothing, and a locked page cannot be anywhere but in memory.
-    ///
-    /// # Safety
-    /// - The data pages of `place` are usable, and nobody uses the block.
-    unsafe fn wipe_large(&self, place: Place, state: LockState, flush: Flush) {
-        let mut from = place.data_start;
-        while from < place.data_end {
-            let window = (place.data_end - from).min(WINDOW_PAGES * GUARD_BYTES);
-            let mut map = [1; WINDOW_PAGES];
-            if state == LockState::Locked
-                && let (Ok(offset), Ok(bytes)) = (pages(self.geometry.slab_bytes + from), pages(window))
-            {
-                // If the kernel does not tell, all of it counts as touched.
-                let _ = self.memory.resident(offset, bytes, &mut map);
-            }
-            let mut page = 0;
-            let nr_pages = window / GUARD_BYTES;
-            while page < nr_pages {
-                let start = page;
-                while page < nr_pages && map[page] & 1 != 0 {
-                    page += 1;
-                }
-                if page > start {
-                    let ptr = self.large_address(from + start * GUARD_BYTES);
-                    let len = (page - start) * GUARD_BYTES;
-                    match flush {
-                        // SAFETY: usable pages of the block, which nobody uses.
-                        Flush::Off => unsafe { wipe::zero(ptr, len) },
-                        // Past the caches at once: the pages will not be mapped when a later write-back came.
-                        // SAFETY: as above.
-                        Flush::Immediate | Flush::Bounded => unsafe { wipe::zero_and_flush(ptr, len) },
-                    }
-                } else {
-                    page += 1;
-                }
-            }
-            from += window;
-        }
     }
 
     /// Changes the size of a large block without moving it, if its pages and its alignment allow it. Tells

@@ -13,8 +13,7 @@
 #![expect(
     clippy::arithmetic_side_effects,
     clippy::as_conversions,
-    clippy::indexing_slicing,
-    reason = "offsets in a range of at most 2^38 bytes; pages of a window below WINDOW_PAGES"
+    reason = "offsets in a range of at most 2^38 bytes"
 )]
 
 use core::alloc::Layout;
@@ -22,7 +21,7 @@ use core::sync::atomic::Ordering;
 
 use super::entry::MOVED;
 use super::place::Place;
-use super::{Corruption, Run, WINDOW_PAGES};
+use super::{Corruption, Run};
 use crate::heap::geometry::{GUARD_BYTES, UNIT_BYTES};
 use crate::heap::shared::{Shared, pages};
 use crate::os::{self, LockState, Support};
@@ -68,7 +67,7 @@ impl Shared {
         }
         if self.policy.lock() != Lock::Off && self.lock_state(run) == LockState::Unlocked {
             let is_locked = self.lock_large(self.geometry.slab_bytes + run.offset(), run.bytes)?;
-            entry.is_locked.store(u32::from(is_locked), Ordering::Relaxed);
+            entry.is_locked.store(u8::from(is_locked), Ordering::Relaxed);
         }
         Ok(true)
     }
@@ -90,22 +89,12 @@ impl Shared {
 
     /// Ends the process if anybody wrote to the pages since the block before was freed and they were given back.
     fn check_untouched(&self, place: Place) {
-        let mut from = place.data_start;
-        while from < place.data_end {
-            let window = (place.data_end - from).min(WINDOW_PAGES * GUARD_BYTES);
-            let mut map = [1; WINDOW_PAGES];
-            if let (Ok(offset), Ok(bytes)) = (pages(self.geometry.slab_bytes + from), pages(window)) {
-                // If the kernel does not tell, all of it counts as touched.
-                let _ = self.memory.resident(offset, bytes, &mut map);
+        self.visit_resident(place.data_start, place.data_end, |start, bytes| {
+            // SAFETY: usable pages of a run that this thread has taken.
+            if !unsafe { wipe::is_zero(self.large_address(start), bytes) } {
+                Corruption::WriteAfterFree.abort();
             }
-            for page in (0..window / GUARD_BYTES).filter(|&page| map[page] & 1 != 0) {
-                // SAFETY: usable pages of a run that this thread has taken.
-                if !unsafe { wipe::is_zero(self.large_address(from + page * GUARD_BYTES), GUARD_BYTES) } {
-                    Corruption::WriteAfterFree.abort();
-                }
-            }
-            from += window;
-        }
+        });
     }
 
     /// Gives the memory of a freed block's pages back. They stay usable, and locked if they were.
@@ -118,6 +107,7 @@ impl Shared {
             // If the kernel refuses, the pages stay, all zero.
             // SAFETY: forwarded.
             let _ = unsafe { self.memory.discard(offset, bytes, self.lock_state(run)) };
+            self.entry(run.number).forget_pages();
         }
     }
 }

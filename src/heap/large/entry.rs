@@ -6,7 +6,7 @@
     reason = "counts of threads; u64 to usize"
 )]
 
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use super::place::Place;
 use crate::heap::geometry::LARGE_ENTRY_BYTES;
@@ -49,10 +49,16 @@ pub(super) struct Entry {
     pub(super) extent_pages: AtomicU32,
     /// The same: where they end, in pages from the start of the run.
     pub(super) extent_end: AtomicU32,
+    /// The same: how many at the end are known to be in memory, all of them (`touched`).
+    pub(super) resident_pages: AtomicU16,
+    /// The same: how many at the end may have been written to since they were wiped (`open`).
+    pub(super) unchecked_pages: AtomicU16,
     /// The same: whether they are locked.
-    pub(super) is_locked: AtomicU32,
-    /// The same: the length class of the run, plus one, while it is kept for reuse; else 0.
-    pub(super) is_kept: AtomicU32,
+    pub(super) is_locked: AtomicU8,
+    /// The same: the length class of the run, plus one, while it is open or kept for reuse; else 0.
+    pub(super) is_kept: AtomicU8,
+    /// The same: whether a block was wiped there before (`touched`).
+    pub(super) was_asked: AtomicU8,
     /// The generation of the heap that made the block.
     pub(super) generation: AtomicU32,
     /// The same: the units of the run, if it is crowded (`crowd`); [`MOVED`] if pages were moved to it (`grow`); else 0.
@@ -62,6 +68,13 @@ pub(super) struct Entry {
 const _: () = assert!(size_of::<Entry>() == LARGE_ENTRY_BYTES);
 
 impl Entry {
+    /// Forgets what is known about the pages of a run that has none any more, or in a child.
+    pub(super) fn forget_pages(&self) {
+        self.resident_pages.store(0, Ordering::Relaxed);
+        self.unchecked_pages.store(0, Ordering::Relaxed);
+        self.was_asked.store(0, Ordering::Relaxed);
+    }
+
     /// Takes a live block out of use: it is `BUSY`, and the caller's, afterwards.
     pub(super) fn claim(&self) -> Result<(), u32> {
         let mut seen = self.state.load(Ordering::Relaxed);

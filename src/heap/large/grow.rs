@@ -232,6 +232,7 @@ impl Shared {
         // SAFETY: the block is not in use there any more, and the pages are gone.
         let _ = unsafe { self.close_data(from) };
         self.entry(old_run.number).extent_pages.store(0, Ordering::Relaxed);
+        self.entry(old_run.number).forget_pages();
         subtract(&self.counters.committed_bytes, from.data_bytes());
         subtract(&self.counters.in_use_bytes, from.data_bytes());
         self.large.nr_live.fetch_sub(1, Ordering::Relaxed);

@@ -3,7 +3,8 @@
 //! Taking a page from the kernel costs more than wiping it many times over. So a run whose block is freed may
 //! keep its pages: they are zero, inaccessible, and locked and pinned as before. The next block of about that
 //! size finds them with one system call. All blocks end at the end of their run, so the pages that a run
-//! has, its *extent*, always end there too, and a longer block adds some at their front.
+//! has, its *extent*, always end there too, and a longer block adds some at their front. Where not even that call is
+//! to be made, see [`open`](super::open).
 
 // UNSAFETY: changes access to pages that no block uses, gives them back, pins them by address.
 #![expect(unsafe_code, reason = "changes access to pages that no block uses, as `large` does")]
@@ -73,7 +74,7 @@ impl Shared {
                 self.unlock_extent(run, had);
                 self.counters.unlocked_bytes.fetch_add(had, Ordering::Relaxed);
             }
-            entry.is_locked.store(u32::from(is_locked), Ordering::Relaxed);
+            entry.is_locked.store(u8::from(is_locked), Ordering::Relaxed);
             entry.extent_pages.store((needed / GUARD_BYTES) as u32, Ordering::Relaxed);
         }
         if self.policy.backing() == Backing::Auto && entry.pin.load(Ordering::Relaxed) == 0 {
@@ -103,6 +104,7 @@ impl Shared {
         let entry = self.entry(run.number);
         entry.is_locked.store(0, Ordering::Relaxed);
         entry.pin.store(0, Ordering::Relaxed);
+        entry.forget_pages();
     }
 
     fn unlock_extent(&self, run: Run, bytes: usize) {
@@ -145,21 +147,17 @@ impl Shared {
     /// Makes the data pages of a freed block inaccessible and keeps them, if there is room for more. Tells
     /// whether it did.
     pub(super) fn keep(&self, run: Run, place: Place) -> bool {
+        place.data_end == run.data_end()
+            && self.has_room_to_keep(run)
+            // SAFETY: the block is not in use any more.
+            && unsafe { self.close_data(place) }.is_ok()
+    }
+
+    /// Whether the pages of one more run may be kept.
+    pub(super) fn has_room_to_keep(&self, run: Run) -> bool {
         let bytes = self.extent_bytes(run);
         let most = if self.policy.lock() == Lock::Required { KEPT_LOCKED_BYTES } else { KEPT_BYTES };
-        let ends_at_guard = place.data_end == run.data_end();
-        if !ends_at_guard
-            || bytes > KEPT_EXTENT_BYTES
-            || self.large.kept_bytes.load(Ordering::Relaxed) + bytes > most
-        {
-            return false;
-        }
-        // SAFETY: the block is not in use any more.
-        if unsafe { self.close_data(place) }.is_err() {
-            return false;
-        }
-        self.large.kept_bytes.fetch_add(bytes, Ordering::Relaxed);
-        true
+        bytes <= KEPT_EXTENT_BYTES && self.large.kept_bytes.load(Ordering::Relaxed) + bytes <= most
     }
 
     /// Takes the access to the data pages of a freed block away. Where that needs a mapping too many, the pages
@@ -175,7 +173,8 @@ impl Shared {
 
     /// Puts a run that keeps its pages where the next block finds it.
     pub(super) fn put_kept(&self, run: Run) {
-        self.entry(run.number).is_kept.store(run.class as u32 + 1, Ordering::Relaxed);
+        self.entry(run.number).is_kept.store(run.class as u8 + 1, Ordering::Relaxed);
+        self.large.kept_bytes.fetch_add(self.extent_bytes(run), Ordering::Relaxed);
         self.large.kept[run.class].push(run.number, |number| &self.entry(number).link);
     }
 
@@ -205,6 +204,7 @@ impl Shared {
             }
             entry.is_locked.store(0, Ordering::Relaxed);
             entry.extent_pages.store(0, Ordering::Relaxed);
+            entry.forget_pages();
             return;
         }
         let state = self.lock_state(run);
@@ -213,7 +213,9 @@ impl Shared {
                 (pages(self.geometry.slab_bytes + self.extent_end(run) - bytes), pages(bytes))
         {
             // SAFETY: no block is in the run, and it was unpinned above.
-            let _ = unsafe { self.memory.discard(offset, len, state) };
+            if unsafe { self.memory.discard(offset, len, state) }.is_ok() {
+                entry.forget_pages();
+            }
         }
         match state {
             LockState::Locked => self.unlock_extent(run, bytes),
@@ -228,7 +230,7 @@ impl Shared {
 
     /// Gives the pages of every kept run back. Tells whether there were any.
     pub(crate) fn drop_kept(&self) -> bool {
-        let mut any = false;
+        let mut any = self.drop_open();
         for class in 0..super::NR_RUNS {
             while let Some(number) = self.take_kept(class) {
                 let Some(units) = super::run_units(class) else { break };
@@ -244,7 +246,7 @@ impl Shared {
     /// Hands the extent of every kept run to `see`: its offset in the memory range, and its bytes.
     pub(crate) fn visit_kept(&self, mut see: impl FnMut(usize, usize)) {
         for number in 1..=self.large.watermark() {
-            let class = self.entry(number).is_kept.load(Ordering::Relaxed) as usize;
+            let class: usize = self.entry(number).is_kept.load(Ordering::Relaxed).into();
             if let Some(class) = class.checked_sub(1)
                 && let Some(units) = super::run_units(class)
             {
