@@ -17,7 +17,7 @@ use super::thread::{NONE, Order, ThreadHeap};
 use super::{HEAPS, NR_HEAPS};
 use crate::keys::AllRights;
 use crate::os;
-use crate::{Error, Fork, Operation};
+use crate::{Error, Fork, Operation, wipe};
 
 thread_local! {
     /// The thread heap that this thread holds in each heap, or [`NONE`], which no operation gets far with: so no
@@ -157,6 +157,7 @@ impl Shared {
         heap.base.set(self.memory.base().as_ptr());
         heap.tables.set(self.tables);
         heap.set_up_bins(Order::of(self.policy));
+        wipe::prepare();
         heap.know(self.known_bytes());
         heap.key.set(self.key);
         heap.generation.set(self.generation());

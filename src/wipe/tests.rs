@@ -78,11 +78,14 @@ fn slots_match_the_oracle() {
         // SAFETY: as above.
         expect_checked(len, 16, |ptr, len| unsafe { small_slot_is_zero(ptr, len) });
     }
-    for len in (80..=528).step_by(16) {
-        // SAFETY: as above.
-        expect_zeroed(len, 16, |ptr, len| unsafe { zero_mid_slot(ptr, len) });
-        // SAFETY: as above.
-        expect_checked(len, 16, |ptr, len| unsafe { mid_slot_is_zero(ptr, len) });
+    prepare();
+    for len in (64..=1040).step_by(16) {
+        for shift in [0, 16, 32, 48] {
+            // SAFETY: as above.
+            expect_zeroed(len, shift, |ptr, len| unsafe { zero_mid_slot(ptr, len) });
+            // SAFETY: as above.
+            expect_checked(len, shift, |ptr, len| unsafe { mid_slot_is_zero(ptr, len) });
+        }
     }
     for len in (16..=1040).step_by(16) {
         // SAFETY: as above.
@@ -240,6 +243,14 @@ fn nothing_is_touched_past_the_edge_of_a_page() {
                 assert!(unsafe { is_zero(ptr, len) });
                 // SAFETY: as above.
                 unsafe { write_back(ptr, len) };
+                if (64..=1040).contains(&len) && len.is_multiple_of(16) {
+                    // SAFETY: as above.
+                    unsafe { ptr.write_bytes(0xAA, len) };
+                    // SAFETY: as above, of the length and the alignment of a mid slot.
+                    unsafe { zero_mid_slot(ptr, len) };
+                    // SAFETY: as above.
+                    assert!(unsafe { mid_slot_is_zero(ptr, len) });
+                }
             }
         }
     });

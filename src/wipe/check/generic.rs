@@ -45,7 +45,7 @@ pub(crate) unsafe fn small_slot_is_zero(ptr: NonNull<u8>, len: usize) -> bool {
     unsafe { slot_is_zero(ptr, len) }
 }
 
-/// Whether a slot of 80 to 528 bytes is all zero.
+/// Whether a slot of 80 to 1,040 bytes is all zero.
 ///
 /// # Safety
 /// * (valid for reads) as for [`is_zero`].

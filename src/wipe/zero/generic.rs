@@ -53,7 +53,7 @@ pub(crate) unsafe fn zero_small_slot(ptr: NonNull<u8>, len: usize) {
     unsafe { zero_slot(ptr, len) };
 }
 
-/// Zeroes a slot of 80 to 528 bytes.
+/// Zeroes a slot of 80 to 1,040 bytes.
 ///
 /// # Safety
 /// * (valid for writes) as for [`zero`].

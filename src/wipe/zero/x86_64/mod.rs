@@ -13,6 +13,7 @@
 //! little if it is (282 against 230 us).
 
 mod avx2;
+mod avx512;
 mod sse2;
 
 use core::arch::asm;
@@ -77,13 +78,36 @@ pub(crate) unsafe fn zero_small_slot(ptr: NonNull<u8>, len: usize) {
     }
 }
 
-/// Zeroes a slot of 80 to 528 bytes: no call.
+/// Zeroes a slot of 80 to 1,040 bytes: no call.
 ///
+/// # Safety
+/// * (valid for writes) as for [`zero`].
+/// * (granules) as for [`zero_slot`].
+/// * (length) `64 <= len <= 1040`.
+#[inline(always)]
+pub(crate) unsafe fn zero_mid_slot(ptr: NonNull<u8>, len: usize) {
+    if Features::seen().has_fast_avx512() {
+        if len <= 144 {
+            // SAFETY: the processor has AVX-512, the length is checked; the rest is forwarded.
+            unsafe { avx512::three(ptr, len) };
+        } else if len <= 528 {
+            // SAFETY: as above.
+            unsafe { avx512::nine(ptr, len) };
+        } else {
+            // SAFETY: as above, by (length).
+            unsafe { avx512::eighteen(ptr, len) };
+        }
+    } else {
+        // SAFETY: all is forwarded.
+        unsafe { zero_mid_sse2(ptr, len) };
+    }
+}
+
 /// # Safety
 /// * (valid for writes) as for [`zero`].
 /// * (length) `len >= 64`.
 #[inline(always)]
-pub(crate) unsafe fn zero_mid_slot(ptr: NonNull<u8>, len: usize) {
+unsafe fn zero_mid_sse2(ptr: NonNull<u8>, len: usize) {
     let last = ptr.as_ptr().wrapping_add(len).wrapping_sub(64);
     let z = zeros();
     // SAFETY: (length): the last 64 bytes; (valid for writes) is forwarded.
@@ -265,6 +289,8 @@ pub(in crate::wipe) fn zeros() -> __m128i {
 
 #[cfg(test)]
 mod tests {
+    use core::ops::RangeInclusive;
+
     use super::*;
     use crate::wipe::tests::{expect_zeroed, expect_zeroed_at_every_size};
 
@@ -283,6 +309,33 @@ mod tests {
             expect_zeroed_at_every_size(128, |ptr, len| unsafe { avx2::zero(ptr, len) });
             // SAFETY: as above.
             expect_zeroed_at_every_size(128, |ptr, len| unsafe { avx2::stream(ptr, len) });
+        }
+    }
+
+    /// Every size that a slot can have between these, at every place in a line that a granule can have.
+    fn expect_zeroed_slots(sizes: RangeInclusive<usize>, zeroing: impl Fn(NonNull<u8>, usize)) {
+        for len in sizes.step_by(16) {
+            for shift in [0, 16, 32, 48] {
+                expect_zeroed(len, shift, &zeroing);
+            }
+        }
+    }
+
+    #[test]
+    fn mid_slots_match_the_oracle_without_wide_registers() {
+        // SAFETY: the oracle hands over bytes that it owns.
+        expect_zeroed_slots(64..=1040, |ptr, len| unsafe { zero_mid_sse2(ptr, len) });
+    }
+
+    #[test]
+    fn avx512_matches_the_oracle() {
+        if std::arch::is_x86_feature_detected!("avx512f") {
+            // SAFETY: the oracle hands over bytes that it owns; AVX-512 was found.
+            expect_zeroed_slots(64..=144, |ptr, len| unsafe { avx512::three(ptr, len) });
+            // SAFETY: as above.
+            expect_zeroed_slots(144..=528, |ptr, len| unsafe { avx512::nine(ptr, len) });
+            // SAFETY: as above.
+            expect_zeroed_slots(512..=1040, |ptr, len| unsafe { avx512::eighteen(ptr, len) });
         }
     }
 

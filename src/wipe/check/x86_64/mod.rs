@@ -5,6 +5,8 @@
     reason = "every subtraction is guarded by the branch it stands in"
 )]
 
+mod avx512;
+
 use core::arch::x86_64::{
     __m128i, __m256i, _mm_cmpeq_epi8, _mm_load_si128, _mm_loadu_si128, _mm_movemask_epi8, _mm_or_si128,
     _mm_setzero_si128, _mm256_loadu_si256, _mm256_or_si256, _mm256_testz_si256,
@@ -69,14 +71,36 @@ pub(crate) unsafe fn small_slot_is_zero(ptr: NonNull<u8>, len: usize) -> bool {
     all_zero(or(or(a, b), or(c, d)))
 }
 
-/// Whether a slot of 80 to 528 bytes is all zero: no call, and one look at all that was loaded.
+/// Whether a slot of 80 to 1,040 bytes is all zero: no call, and one look at all that was loaded.
 ///
 /// # Safety
 /// * (valid for reads) as for [`is_zero`].
 /// * (granules) as for [`slot_is_zero`].
-/// * (length) `len >= 64`.
+/// * (length) `64 <= len <= 1040`.
 #[inline(always)]
 pub(crate) unsafe fn mid_slot_is_zero(ptr: NonNull<u8>, len: usize) -> bool {
+    if Features::seen().has_fast_avx512() {
+        if len <= 144 {
+            // SAFETY: the processor has AVX-512, the length is checked; the rest is forwarded.
+            unsafe { avx512::three(ptr, len) }
+        } else if len <= 528 {
+            // SAFETY: as above.
+            unsafe { avx512::nine(ptr, len) }
+        } else {
+            // SAFETY: as above, by (length).
+            unsafe { avx512::seventeen(ptr, len) }
+        }
+    } else {
+        // SAFETY: all is forwarded.
+        unsafe { mid_is_zero_sse2(ptr, len) }
+    }
+}
+
+/// # Safety
+/// * (valid for reads), (granules) as for [`mid_slot_is_zero`].
+/// * (length) `len >= 64`.
+#[inline(always)]
+unsafe fn mid_is_zero_sse2(ptr: NonNull<u8>, len: usize) -> bool {
     let last = len - 64;
     // SAFETY: (length): the last 64 bytes.
     let mut sum = unsafe { four_granules(ptr, last) };
@@ -303,6 +327,8 @@ fn all_zero(value: __m128i) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use core::ops::RangeInclusive;
+
     use super::*;
     use crate::wipe::tests::expect_checked;
 
@@ -321,6 +347,33 @@ mod tests {
                     expect_checked(len, shift, |ptr, len| unsafe { large_is_zero_slow(ptr, len) });
                 }
             }
+        }
+    }
+
+    /// Every size that a slot can have between these, at every place in a line that a granule can have.
+    fn expect_checked_slots(sizes: RangeInclusive<usize>, check: impl Fn(NonNull<u8>, usize) -> bool) {
+        for len in sizes.step_by(16) {
+            for shift in [0, 16, 32, 48] {
+                expect_checked(len, shift, &check);
+            }
+        }
+    }
+
+    #[test]
+    fn mid_slots_match_the_oracle_without_wide_registers() {
+        // SAFETY: the oracle hands over bytes that it owns.
+        expect_checked_slots(64..=1040, |ptr, len| unsafe { mid_is_zero_sse2(ptr, len) });
+    }
+
+    #[test]
+    fn avx512_matches_the_oracle() {
+        if std::arch::is_x86_feature_detected!("avx512f") {
+            // SAFETY: the oracle hands over bytes that it owns; AVX-512 was found.
+            expect_checked_slots(64..=144, |ptr, len| unsafe { avx512::three(ptr, len) });
+            // SAFETY: as above.
+            expect_checked_slots(64..=528, |ptr, len| unsafe { avx512::nine(ptr, len) });
+            // SAFETY: as above.
+            expect_checked_slots(512..=1040, |ptr, len| unsafe { avx512::seventeen(ptr, len) });
         }
     }
 }
