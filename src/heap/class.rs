@@ -15,6 +15,7 @@
 )]
 
 use super::geometry::{GRANULE_BYTES, PAYLOAD_BYTES};
+use super::shadow;
 
 /// Bytes of canary behind every block.
 pub(crate) const CANARY_BYTES: usize = 8;
@@ -62,13 +63,12 @@ pub(crate) const HELD_BACK: u32 = 15;
 pub(crate) const SMALL_MAX_BYTES: usize = 56;
 /// Classes of these: the first ones.
 pub(crate) const NR_SMALL: usize = 3;
-/// Slots up to this size are checked and wiped without a call, and have little slack.
-pub(crate) const TIGHT_BYTES: usize = 528;
-/// Classes of these, the small ones included: the first ones.
-pub(crate) const NR_TIGHT: usize = 16;
 /// Blocks up to this size find their class by a table in the thread heap. Their slots are checked at every use,
-/// since a check costs less than asking whether the slot was used before.
+/// since a check costs less than asking whether the slot was used before; they are checked and wiped without a call,
+/// and their slack fits into the state of a block (`shadow::tight`).
 pub(crate) const MID_MAX_BYTES: usize = 1032;
+/// Classes of these, the small ones included: the first ones.
+pub(crate) const NR_MID: usize = 20;
 
 const PLAIN_SLOTS: [u32; NR_PLAIN] = [
     32, 48, 64, 80, 96, 112, 128, 144, 176, 208, 240, 272, 336, 400, 464, 528, 656, 784, 912, 1040, 1296,
@@ -173,8 +173,9 @@ const _: () = {
     let mut i = 0;
     while i < NR_PLAIN {
         assert!((CLASSES[i].usable_bytes() <= SMALL_MAX_BYTES) == (i < NR_SMALL));
-        assert!((CLASSES[i].slot_bytes as usize <= TIGHT_BYTES) == (i < NR_TIGHT));
-        assert!(i == 0 || i >= NR_TIGHT || CLASSES[i].slot_bytes - CLASSES[i - 1].slot_bytes < 100);
+        assert!((CLASSES[i].usable_bytes() <= MID_MAX_BYTES) == (i < NR_MID));
+        let step = if i == 0 { 0 } else { CLASSES[i].slot_bytes - CLASSES[i - 1].slot_bytes };
+        assert!(i >= NR_MID || step as usize <= shadow::LONGEST_SHORT + 1);
         i += 1;
     }
     let mut i = 0;

@@ -16,7 +16,7 @@
 //! | blocks | slots | way |
 //! |---|---|---|
 //! | small, up to 56 bytes | 32 to 64 bytes | inlined into the caller; check and wipe are four loads and four stores |
-//! | up to 1,032 bytes | 80 to 1,040 bytes | out of line; slots up to 528 bytes without a call |
+//! | mid, up to 1,032 bytes | 80 to 1,040 bytes | out of line, without a call |
 //! | larger, or aligned to more than 16 bytes | | out of line; slots that were never used are not checked |
 //!
 //! A call on any way to an end would make the compiler save registers on all of them. So whatever is out of line is
@@ -41,7 +41,7 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use super::canary::{canary, marker};
-use super::class::{CANARY_BYTES, Class, HELD_BACK, MID_MAX_BYTES, SMALL_MAX_BYTES, TIGHT_BYTES};
+use super::class::{CANARY_BYTES, Class, HELD_BACK, MID_MAX_BYTES, SMALL_MAX_BYTES};
 use super::corruption::Corruption;
 use super::geometry::GRANULE_BYTES;
 use super::pending::LINE_SHIFT;
@@ -118,15 +118,11 @@ impl ThreadHeap {
         // SAFETY: as in `allocate_small`.
         let granule = unsafe { Granule::new(number) };
         let (ptr, slot_bytes) = (self.address(granule), bin.slot_bytes());
-        if slot_bytes > TIGHT_BYTES {
-            // SAFETY: the slot was just taken.
-            return unsafe { self.open_checked(granule, slot_bytes, size) };
-        }
-        // SAFETY: as in `allocate_small`; a slot that is not small has 80 bytes at least.
+        // SAFETY: as in `allocate_small`; a slot for such a block, which is not small, has 80 to 1,040 bytes.
         if !unsafe { wipe::mid_slot_is_zero(ptr, slot_bytes) } {
             Corruption::WriteAfterFree.abort();
         }
-        // The slack of a plain slot of this size is below 64.
+        // The slack of a plain slot of this size is below 128.
         let state = shadow::tight(slot_bytes - CANARY_BYTES, size);
         self.tables.get().shadow(granule).store(state, Ordering::Relaxed);
         // SAFETY: the slot was just taken, and is zero.
@@ -270,7 +266,7 @@ impl ThreadHeap {
         if flush == Flush::Bounded { self.remember_lines(granule, slot_bytes) } else { Freed::Done }
     }
 
-    /// The same for the next larger slots, up to 528 bytes. Does nothing for others.
+    /// The same for the next larger slots, up to 1,040 bytes. Does nothing for others.
     ///
     /// # Safety
     /// - As for `free_small`, of a block that is not small; `size` may be [`ANY_SIZE`].
@@ -305,7 +301,7 @@ impl ThreadHeap {
             return Freed::NotDone;
         }
         state.store(shadow::FREED, Ordering::Relaxed);
-        // SAFETY: the block is not in use any more, as the caller promises; 80 to 528 bytes from a granule on.
+        // SAFETY: the block is not in use any more, as the caller promises; 80 to 1,040 bytes from a granule on.
         unsafe { wipe::zero_mid_slot(ptr, slot_bytes) };
         if flush == Flush::Bounded {
             self.remember_lines_slow(granule.offset(), slot_bytes)

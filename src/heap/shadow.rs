@@ -1,16 +1,16 @@
 //! The state of a block, one byte for each granule of the slab zone.
 //!
-//! Only the granule that a slot starts with ever holds a state of 0x80 and above, so one look-up tells a
+//! Only the granule that a slot starts with ever holds a state of 0x7d and above, so one look-up tells a
 //! live block from an interior pointer, a misaligned one and a block that was freed before.
 //!
 //! | byte | meaning |
 //! |---|---|
 //! | 0x00 | no block starts here, or its slot was never used since the slab was made |
 //! | 0x01 | a free slot that was used before, in this slab or one that its unit was earlier |
-//! | 0x02..=0x7f | not at the start of a slot: seven bits of a long slack, plus 2 |
-//! | 0x80 | freed by another thread, on its way home |
-//! | 0x81..=0xf7 | a live block: of `byte - 0x81` bytes in a small slot, with a slack of `byte - 0x81` in others |
-//! | 0xf8 | a live block whose slack stands in the three following bytes |
+//! | 0x02..=0x7c | not at the start of a slot: a digit of a long slack, plus 2 |
+//! | 0x7d | freed by another thread, on its way home |
+//! | 0x7e | a live block whose slack stands in the three following bytes |
+//! | 0x7f..=0xff | a live block: of `byte - 0x7f` bytes in a small slot, with a slack of `byte - 0x7f` in others |
 //!
 //! *Slack* is what the slot holds behind the block and before the canary.
 
@@ -19,7 +19,7 @@
     expect(
         clippy::arithmetic_side_effects,
         clippy::as_conversions,
-        reason = "on values below 2^21, checked here; blocks are not larger than their slots"
+        reason = "on values below 2^20, checked here; blocks are not larger than their slots"
     )
 )]
 
@@ -30,22 +30,23 @@ pub(crate) const NEVER: u8 = 0x00;
 /// A free slot that was used before.
 pub(crate) const FREED: u8 = 0x01;
 /// Freed by another thread.
-pub(crate) const REMOTE: u8 = 0x80;
+pub(crate) const REMOTE: u8 = 0x7d;
 /// A live block with a long slack.
-pub(crate) const LIVE_LONG: u8 = 0xf8;
-/// Above all other states, so that what is taken from it is a size for a live block only; and not 0x80, which
-/// compilers like to turn into an exclusive or.
-const LIVE: u8 = 0x81;
-const LONGEST_SHORT: usize = (LIVE_LONG - LIVE) as usize - 1;
+pub(crate) const LIVE_LONG: u8 = 0x7e;
+/// From here on up all states are of live blocks, so that what is above it is a size or a slack for them only. Not 0x80,
+/// which compilers like to turn into an `or`, with a move before it.
+const LIVE: u8 = 0x7f;
+/// The longest slack that needs no long form.
+pub(crate) const LONGEST_SHORT: usize = (u8::MAX - LIVE) as usize;
 /// Bytes behind the first that hold a long slack.
 pub(crate) const LONG_BYTES: usize = 3;
-/// Digits of a long slack: 0x02..=0x7f.
-const RADIX: usize = 0x7e;
+/// Digits of a long slack: 0x02..=0x7c.
+const RADIX: usize = 0x7b;
 
 /// Whether a block that starts here is in use.
 #[inline(always)]
 pub(crate) const fn is_live(state: u8) -> bool {
-    state >= LIVE && state <= LIVE_LONG
+    state >= LIVE_LONG
 }
 
 /// The state of a live block in a small slot: one of a class up to [`SMALL_MAX_BYTES`].
@@ -60,7 +61,7 @@ pub(crate) const fn small_size(state: u8) -> usize {
     (state as usize).wrapping_sub(LIVE as usize)
 }
 
-/// The state of a live block in a slot that is not small, with a slack of less than 120.
+/// The state of a live block in a slot that is not small, with a slack of up to [`LONGEST_SHORT`].
 #[inline(always)]
 pub(crate) const fn tight(usable: usize, size: usize) -> u8 {
     LIVE.wrapping_add((usable - size) as u8)
@@ -89,7 +90,7 @@ pub(crate) const fn size_of(usable: usize, state: u8) -> Option<usize> {
     if usable <= SMALL_MAX_BYTES {
         return Some(small_size(state));
     }
-    if state < LIVE_LONG { Some(usable.wrapping_sub(small_size(state))) } else { None }
+    if state != LIVE_LONG { Some(usable.wrapping_sub(small_size(state))) } else { None }
 }
 
 /// The three bytes of a long slack.
@@ -138,6 +139,13 @@ mod tests {
             for state in (0..=u8::MAX).filter(|state| !live(state)) {
                 assert!(small_size(state) > usize::from(usable), "{state:#x}");
             }
+        }
+    }
+
+    #[test]
+    fn no_other_state_passes_for_a_tight_block() {
+        for state in (0..=u8::MAX).filter(|&state| !is_live(state) || state == LIVE_LONG) {
+            assert!(1032_usize.wrapping_sub(tight_slack(state)) > 1032, "{state:#x}");
         }
     }
 

@@ -8,7 +8,7 @@ use core::ptr;
 use core::sync::atomic::AtomicU32;
 
 use super::class::{
-    self, CLASSES, HELD_BACK, MID_MAX_BYTES, NR_CLASSES, NR_SMALL, NR_STEPS, NR_TIGHT, SMALL_MAX_BYTES,
+    self, CLASSES, HELD_BACK, MID_MAX_BYTES, NR_CLASSES, NR_MID, NR_SMALL, NR_STEPS, SMALL_MAX_BYTES,
     STASH_MAX,
 };
 use super::geometry::{GRANULE_BYTES, THREAD_HEAP_BYTES};
@@ -269,9 +269,9 @@ impl Bin {
     }
 }
 
-/// How far the bins of small classes reach from the start of a thread heap, and those of tight ones, and those of all.
+/// How far the bins of small classes reach from the start of a thread heap, and those of mid ones, and those of all.
 pub(crate) const SMALL_BINS_BYTES: usize = size_of::<Bin>() * NR_SMALL;
-pub(crate) const MID_BINS_BYTES: usize = size_of::<Bin>() * NR_TIGHT;
+pub(crate) const MID_BINS_BYTES: usize = size_of::<Bin>() * NR_MID;
 pub(crate) const BINS_BYTES: usize = size_of::<Bin>() * NR_CLASSES;
 
 /// Index of the thread heap and class of a home that lies `offset` behind the first thread heap.

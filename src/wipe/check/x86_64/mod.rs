@@ -5,6 +5,7 @@
     reason = "every subtraction is guarded by the branch it stands in"
 )]
 
+mod avx2;
 mod avx512;
 
 use core::arch::x86_64::{
@@ -79,7 +80,8 @@ pub(crate) unsafe fn small_slot_is_zero(ptr: NonNull<u8>, len: usize) -> bool {
 /// * (length) `64 <= len <= 1040`.
 #[inline(always)]
 pub(crate) unsafe fn mid_slot_is_zero(ptr: NonNull<u8>, len: usize) -> bool {
-    if Features::seen().has_fast_avx512() {
+    let features = Features::seen();
+    if features.has_fast_avx512() {
         if len <= 144 {
             // SAFETY: the processor has AVX-512, the length is checked; the rest is forwarded.
             unsafe { avx512::three(ptr, len) }
@@ -89,6 +91,17 @@ pub(crate) unsafe fn mid_slot_is_zero(ptr: NonNull<u8>, len: usize) -> bool {
         } else {
             // SAFETY: as above, by (length).
             unsafe { avx512::seventeen(ptr, len) }
+        }
+    } else if features.has_avx2() {
+        if len <= 144 {
+            // SAFETY: the processor has AVX2, the length is checked; the rest is forwarded.
+            unsafe { avx2::five(ptr, len) }
+        } else if len <= 528 {
+            // SAFETY: as above.
+            unsafe { avx2::seventeen(ptr, len) }
+        } else {
+            // SAFETY: as above, by (length).
+            unsafe { avx2::thirty_three(ptr, len) }
         }
     } else {
         // SAFETY: all is forwarded.
@@ -363,6 +376,18 @@ mod tests {
     fn mid_slots_match_the_oracle_without_wide_registers() {
         // SAFETY: the oracle hands over bytes that it owns.
         expect_checked_slots(64..=1040, |ptr, len| unsafe { mid_is_zero_sse2(ptr, len) });
+    }
+
+    #[test]
+    fn avx2_matches_the_oracle() {
+        if Features::get().has_avx2() {
+            // SAFETY: the oracle hands over bytes that it owns; AVX2 was found.
+            expect_checked_slots(64..=144, |ptr, len| unsafe { avx2::five(ptr, len) });
+            // SAFETY: as above.
+            expect_checked_slots(64..=528, |ptr, len| unsafe { avx2::seventeen(ptr, len) });
+            // SAFETY: as above.
+            expect_checked_slots(512..=1040, |ptr, len| unsafe { avx2::thirty_three(ptr, len) });
+        }
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! Zeroing by the 32-byte stores of AVX2.
 //!
 //! Registers are named and not allocated, since the vector registers that `vzeroupper` changes have to be
-//! declared by `clobber_abi`, which asks for that.
+//! declared: by `clobber_abi`, which asks for that, or one by one where no other register should be lost.
+
+#![expect(clippy::arithmetic_side_effects, reason = "subtracts from lengths that (length) says are above that")]
 
 use core::arch::asm;
 use core::ptr::NonNull;
@@ -81,6 +83,134 @@ pub(super) unsafe fn stream(ptr: NonNull<u8>, len: usize) {
             in("rsi") last,
             clobber_abi("C"),
             options(nostack),
+        );
+    }
+}
+
+/// Zeroes 64 to 144 bytes: five stores, spread evenly.
+///
+/// # Safety
+/// * (valid for writes), (AVX2) as for [`zero`].
+/// * (length) `64 <= len <= 144`, a multiple of 16.
+#[inline(always)]
+pub(super) unsafe fn five(ptr: NonNull<u8>, len: usize) {
+    let apart = (len - 32) / 4;
+    // SAFETY: at each of the multiples of `apart` up to 4 begin 32 bytes of the range, the last of them at the last by
+    // (length), and no gap is between them, since `apart` is 28 at most.
+    unsafe {
+        asm!(
+            "vpxor xmm0, xmm0, xmm0",
+            "vmovdqu [{p}], ymm0",
+            "vmovdqu [{p} + {d}], ymm0",
+            "vmovdqu [{p} + 2*{d}], ymm0",
+            "lea {t}, [{d} + 2*{d}]",
+            "vmovdqu [{p} + 4*{d}], ymm0",
+            "vmovdqu [{p} + {t}], ymm0",
+            "vzeroupper",
+            p = in(reg) ptr.as_ptr(), d = in(reg) apart, t = out(reg) _,
+            out("ymm0") _, out("ymm1") _, out("ymm2") _, out("ymm3") _, out("ymm4") _, out("ymm5") _,
+            out("ymm6") _, out("ymm7") _, out("ymm8") _, out("ymm9") _, out("ymm10") _, out("ymm11") _,
+            out("ymm12") _, out("ymm13") _, out("ymm14") _, out("ymm15") _,
+            options(nostack, preserves_flags),
+        );
+    }
+}
+
+/// Zeroes 64 to 528 bytes: seventeen stores, spread evenly.
+///
+/// # Safety
+/// * (valid for writes), (AVX2) as for [`zero`].
+/// * (length) `64 <= len <= 528`, a multiple of 16.
+#[inline(always)]
+pub(super) unsafe fn seventeen(ptr: NonNull<u8>, len: usize) {
+    let apart = (len - 32) / 16;
+    // SAFETY: at each of the multiples of `apart` up to 16 begin 32 bytes of the range, the last of them at the last by
+    // (length), and no gap is between them, since `apart` is 31 at most.
+    unsafe {
+        asm!(
+            "vpxor xmm0, xmm0, xmm0",
+            "vmovdqu [{p}], ymm0",
+            "vmovdqu [{p} + {d}], ymm0",
+            "vmovdqu [{p} + 2*{d}], ymm0",
+            "lea {t}, [{d} + 2*{d}]",
+            "vmovdqu [{p} + 4*{d}], ymm0",
+            "vmovdqu [{p} + 8*{d}], ymm0",
+            "lea {q}, [{p} + {t}]",
+            "vmovdqu [{p} + {t}], ymm0",
+            "vmovdqu [{p} + 2*{t}], ymm0",
+            "vmovdqu [{p} + 4*{t}], ymm0",
+            "lea {r}, [{p} + 8*{d}]",
+            "vmovdqu [{q} + 2*{d}], ymm0",
+            "vmovdqu [{q} + 4*{d}], ymm0",
+            "vmovdqu [{q} + 8*{d}], ymm0",
+            "vmovdqu [{q} + 2*{t}], ymm0",
+            "vmovdqu [{q} + 4*{t}], ymm0",
+            "lea {q}, [{q} + 2*{d}]",
+            "vmovdqu [{r} + 2*{d}], ymm0",
+            "vmovdqu [{r} + 2*{t}], ymm0",
+            "vmovdqu [{r} + 8*{d}], ymm0",
+            "vmovdqu [{q} + 8*{d}], ymm0",
+            "vzeroupper",
+            p = in(reg) ptr.as_ptr(), d = in(reg) apart, t = out(reg) _, q = out(reg) _, r = out(reg) _,
+            out("ymm0") _, out("ymm1") _, out("ymm2") _, out("ymm3") _, out("ymm4") _, out("ymm5") _,
+            out("ymm6") _, out("ymm7") _, out("ymm8") _, out("ymm9") _, out("ymm10") _, out("ymm11") _,
+            out("ymm12") _, out("ymm13") _, out("ymm14") _, out("ymm15") _,
+            options(nostack, preserves_flags),
+        );
+    }
+}
+
+/// Zeroes 512 to 1,056 bytes: sixteen stores from either end, and one in the middle.
+///
+/// # Safety
+/// * (valid for writes), (AVX2) as for [`zero`].
+/// * (length) `512 <= len <= 1056`.
+#[inline(always)]
+pub(super) unsafe fn thirty_three(ptr: NonNull<u8>, len: usize) {
+    let last = len - 32;
+    // SAFETY: by (length) 512 bytes from either end are inside, and the gap between them is 32 at most.
+    unsafe {
+        asm!(
+            "vpxor xmm0, xmm0, xmm0",
+            "vmovdqu [{p}], ymm0",
+            "vmovdqu [{p} + 32], ymm0",
+            "vmovdqu [{p} + 64], ymm0",
+            "vmovdqu [{p} + 96], ymm0",
+            "vmovdqu [{p} + 128], ymm0",
+            "vmovdqu [{p} + 160], ymm0",
+            "vmovdqu [{p} + 192], ymm0",
+            "vmovdqu [{p} + 224], ymm0",
+            "vmovdqu [{p} + 256], ymm0",
+            "vmovdqu [{p} + 288], ymm0",
+            "vmovdqu [{p} + 320], ymm0",
+            "vmovdqu [{p} + 352], ymm0",
+            "vmovdqu [{p} + 384], ymm0",
+            "vmovdqu [{p} + 416], ymm0",
+            "vmovdqu [{p} + 448], ymm0",
+            "vmovdqu [{p} + 480], ymm0",
+            "vmovdqu [{p} + {m}], ymm0",
+            "vmovdqu [{p} + {l} - 480], ymm0",
+            "vmovdqu [{p} + {l} - 448], ymm0",
+            "vmovdqu [{p} + {l} - 416], ymm0",
+            "vmovdqu [{p} + {l} - 384], ymm0",
+            "vmovdqu [{p} + {l} - 352], ymm0",
+            "vmovdqu [{p} + {l} - 320], ymm0",
+            "vmovdqu [{p} + {l} - 288], ymm0",
+            "vmovdqu [{p} + {l} - 256], ymm0",
+            "vmovdqu [{p} + {l} - 224], ymm0",
+            "vmovdqu [{p} + {l} - 192], ymm0",
+            "vmovdqu [{p} + {l} - 160], ymm0",
+            "vmovdqu [{p} + {l} - 128], ymm0",
+            "vmovdqu [{p} + {l} - 96], ymm0",
+            "vmovdqu [{p} + {l} - 64], ymm0",
+            "vmovdqu [{p} + {l} - 32], ymm0",
+            "vmovdqu [{p} + {l}], ymm0",
+            "vzeroupper",
+            p = in(reg) ptr.as_ptr(), m = in(reg) last / 2, l = in(reg) last,
+            out("ymm0") _, out("ymm1") _, out("ymm2") _, out("ymm3") _, out("ymm4") _, out("ymm5") _,
+            out("ymm6") _, out("ymm7") _, out("ymm8") _, out("ymm9") _, out("ymm10") _, out("ymm11") _,
+            out("ymm12") _, out("ymm13") _, out("ymm14") _, out("ymm15") _,
+            options(nostack, preserves_flags),
         );
     }
 }

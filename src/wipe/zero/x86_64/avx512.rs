@@ -3,6 +3,8 @@
 //! Registers are named and above 15: of these the processor keeps no upper halves that would slow down the code of
 //! others, so no `vzeroupper` is due.
 
+#![expect(clippy::arithmetic_side_effects, reason = "the length is 64 at least: (length) of every function")]
+
 use core::arch::asm;
 use core::ptr::NonNull;
 
