@@ -37,6 +37,9 @@ fn layout(size: usize) -> Layout {
 fn forked(body: impl FnOnce()) -> i32 {
     let child = unsafe { libc::fork() };
     if child == 0 {
+        // No core file, whose flag would be in the status.
+        let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        unsafe { libc::setrlimit(libc::RLIMIT_CORE, &raw const none) };
         // A panic may wait for ever for what another thread of the parent held: then this ends the child.
         unsafe { libc::alarm(60) };
         let passed = catch_unwind(AssertUnwindSafe(body)).is_ok();

@@ -49,6 +49,7 @@ fn run(program: &str) -> Output {
 #[test]
 #[ignore = "started by the other tests"]
 fn child() {
+    support::limits::no_core_file();
     match env::var(PROGRAM).as_deref() {
         Ok("overflow inside") => {
             scope(|| dive(0));
