@@ -25,7 +25,6 @@ mod entry;
 mod grow;
 mod keep;
 mod open;
-mod parked;
 mod place;
 mod touched;
 
@@ -37,10 +36,11 @@ use super::canary;
 use super::corruption::Corruption;
 use super::geometry::{GUARD_BYTES, LARGE_ENTRY_BYTES, UNIT_BYTES};
 use super::index_stack::IndexStack;
+use super::parked::ParkedRuns;
 use super::shared::{Shared, pages};
 use crate::{Error, Flush, Fork, wipe};
 use entry::{Entry, FREE, KIND, LIVE};
-use parked::ParkedRuns;
+
 use place::{NR_RUNS, Place, run_class, run_units, units_for};
 
 /// A page of the table: entries committed at once.

@@ -26,6 +26,7 @@ pub(crate) mod geometry;
 pub(crate) mod inbox;
 pub(crate) mod index_stack;
 mod isolated;
+mod parked;
 mod registry;
 mod watermark;
 

@@ -15,7 +15,7 @@
 //! latest, as in a slab; if it never is, its pages are given back. So it is for heaps of whole programs only: a heap of
 //! secrets, and any that must lock its pages, closes a run before the call that frees its block returns.
 //!
-//! Open runs are few and short ([`parked`](super::parked), [`OPEN_EXTENT_BYTES`], [`OPEN_BYTES`]); the oldest is closed
+//! Open runs are few and short ([`parked`](crate::heap::parked), [`OPEN_EXTENT_BYTES`], [`OPEN_BYTES`]); the oldest is closed
 //! when another takes its place, and kept as [`keep`](super::keep) says, or given back. What was
 //! not looked at before it was closed is looked at when it is opened again: between a look and the closing another
 //! thread could write. `trim`, and memory running out, give all of them back.
@@ -35,10 +35,10 @@ use core::alloc::Layout;
 use core::ptr::NonNull;
 use core::sync::atomic::Ordering;
 
-use super::parked::Parked;
 use super::place::{Place, run_units};
 use super::{Run, subtract};
 use crate::heap::geometry::{GRANULE_BYTES, GUARD_BYTES, UNIT_BYTES};
+use crate::heap::parked::Parked;
 use crate::heap::shared::{Shared, pages};
 use crate::{Backing, Error, Fork, Lock, Seal};
 

@@ -15,17 +15,17 @@ const NR_OPEN: usize = 2;
 
 /// An open run: no block is in it, and the pages at its end are accessible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Parked {
+pub(crate) struct Parked {
     /// The run, by the number of its first unit.
-    pub(super) number: u32,
+    pub(crate) number: u32,
     /// Its length class.
-    pub(super) class: usize,
+    pub(crate) class: usize,
     /// How many pages: at most [`Parked::MOST_PAGES`].
-    pub(super) pages: usize,
+    pub(crate) pages: usize,
 }
 
 impl Parked {
-    pub(super) const MOST_PAGES: usize = 0xff;
+    pub(crate) const MOST_PAGES: usize = 0xff;
 
     /// Number, class, pages, and when it was put: 32, 8, 8 and 16 bits. Never 0, since numbers are not.
     fn word(self, stamp: u32) -> u64 {
@@ -51,19 +51,19 @@ impl Parked {
 ///    from then on. A run that was taken and put again between a thread's look and its exchange is the same run in
 ///    the same state if its word is the same.
 #[derive(Debug)]
-pub(super) struct ParkedRuns {
+pub(crate) struct ParkedRuns {
     words: [AtomicU64; NR_OPEN],
     /// How many were put: the stamp of the next one. Wraps, and then an old one may pass for a young one.
     nr_put: AtomicU32,
 }
 
 impl ParkedRuns {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { words: core::array::from_fn(|_| AtomicU64::new(0)), nr_put: AtomicU32::new(0) }
     }
 
     /// Puts a run that the caller owns. With no room left, the oldest one is the caller's in exchange.
-    pub(super) fn put(&self, run: Parked) -> Option<Parked> {
+    pub(crate) fn put(&self, run: Parked) -> Option<Parked> {
         let stamp = self.nr_put.fetch_add(1, Ordering::Relaxed);
         let word = run.word(stamp);
         loop {
@@ -77,7 +77,7 @@ impl ParkedRuns {
 
     /// Takes a run of a class, which the caller then owns: the youngest that has so many pages accessible, else the
     /// youngest.
-    pub(super) fn take(&self, class: usize, pages: usize) -> Option<Parked> {
+    pub(crate) fn take(&self, class: usize, pages: usize) -> Option<Parked> {
         let now = self.nr_put.load(Ordering::Relaxed);
         loop {
             let (at, word) = self
@@ -94,7 +94,7 @@ impl ParkedRuns {
     }
 
     /// Takes the run that was put first.
-    pub(super) fn take_oldest(&self) -> Option<Parked> {
+    pub(crate) fn take_oldest(&self) -> Option<Parked> {
         let now = self.nr_put.load(Ordering::Relaxed);
         loop {
             let (at, word) = self.oldest(now, Room::Taken);
@@ -109,7 +109,7 @@ impl ParkedRuns {
     }
 
     /// Forgets every run. Only for a process that has just been forked.
-    pub(super) fn clear(&self) {
+    pub(crate) fn clear(&self) {
         for word in &self.words {
             word.store(0, Ordering::Relaxed);
         }
@@ -222,7 +222,9 @@ mod models {
     /// Two threads put and take: no run has two owners, and none is lost.
     #[test]
     fn a_run_has_one_owner() {
-        loom::model(|| {
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound = Some(3);
+        model.check(|| {
             let runs = Arc::new(ParkedRuns::new());
             runs.put(Parked { number: 1, class: 0, pages: 1 });
             let other = Arc::clone(&runs);
