@@ -32,15 +32,27 @@ const MOST_BYTES: usize = isize::MAX.unsigned_abs() - (ALIGN - 1);
 /// How often a pointer came that is of no heap here.
 static FOREIGN: AtomicUsize = AtomicUsize::new(0);
 
+/// What is allocated by the shortest way. Any other size would do: this one spares the hot path a compare, since the
+/// heap has one with it as well.
+const SMALL_BYTES: usize = 56;
+
 /// Allocates a block, all zero. Null and `ENOMEM` if there is no memory.
 #[inline(always)]
 pub(crate) fn allocate(size: usize) -> *mut u8 {
+    if size > SMALL_BYTES {
+        return allocate_bigger(size);
+    }
+    // SAFETY: 16 is a power of two, and the size, rounded up to it, is small.
+    allocate_layout(unsafe { Layout::from_size_align_unchecked(size, ALIGN) })
+}
+
+#[inline(never)]
+fn allocate_bigger(size: usize) -> *mut u8 {
     if size > MOST_BYTES {
         return errno::no_memory();
     }
     // SAFETY: 16 is a power of two, and the size, rounded up to it, is at most `isize::MAX`.
-    let layout = unsafe { Layout::from_size_align_unchecked(size, ALIGN) };
-    allocate_layout(layout)
+    allocate_layout(unsafe { Layout::from_size_align_unchecked(size, ALIGN) })
 }
 
 /// The same with an alignment: a power of two.
@@ -51,14 +63,14 @@ pub(crate) fn allocate_aligned(size: usize, align: usize) -> *mut u8 {
     }
 }
 
+/// The heap sets `errno` where it fails, so nothing has to be done after it, and calls of it are jumps.
 #[inline(always)]
 fn allocate_layout(layout: Layout) -> *mut u8 {
-    let block = match choice() {
+    match choice() {
         // SAFETY: the heap serves layouts without a size as well: with a block of its own, as C wants it.
         Choice::Default | Choice::WithoutFlush => unsafe { DEFAULT.alloc(layout) },
         Choice::Other => allocate_chosen(layout),
-    };
-    if block.is_null() { errno::no_memory() } else { block }
+    }
 }
 
 #[inline(never)]
@@ -73,17 +85,14 @@ fn allocate_chosen(layout: Layout) -> *mut u8 {
 /// - `ptr` is null, or a block that nobody uses any more.
 #[inline(always)]
 pub(crate) unsafe fn free(ptr: *mut u8) {
-    if !DEFAULT.owns(ptr) {
-        // SAFETY: forwarded.
-        return unsafe { free_elsewhere(ptr) };
-    }
+    // SAFETY: forwarded.
+    let elsewhere = || unsafe { free_elsewhere(ptr) };
     match choice() {
-        // SAFETY: forwarded.
-        Choice::Default => unsafe { DEFAULT.free(ptr) },
-        // SAFETY: forwarded.
-        Choice::WithoutFlush => unsafe { WITHOUT_FLUSH.free(ptr) },
-        // SAFETY: forwarded.
-        Choice::Other => unsafe { free_elsewhere(ptr) },
+        // SAFETY: forwarded; what is handed on is still a live block, if it is one.
+        Choice::Default => unsafe { DEFAULT.free_or_else(ptr, elsewhere) },
+        // SAFETY: as above.
+        Choice::WithoutFlush => unsafe { WITHOUT_FLUSH.free_or_else(ptr, elsewhere) },
+        Choice::Other => elsewhere(),
     }
 }
 

@@ -1,4 +1,7 @@
 //! malloc(3).
+//!
+//! The functions that programs call all the time are `C-unwind`. Nothing here unwinds; but a plain `C` function has to
+//! stop what would, so that the last call in it is no jump, and each way through it has a stack frame.
 
 use core::ffi::c_void;
 use core::ptr;
@@ -7,13 +10,13 @@ use crate::{errno, heap};
 
 /// A block of `size` bytes; of none for 0, at an address of its own. It is all zero.
 #[unsafe(no_mangle)]
-pub extern "C" fn malloc(size: usize) -> *mut c_void {
+pub extern "C-unwind" fn malloc(size: usize) -> *mut c_void {
     heap::allocate(size).cast()
 }
 
 /// A block for `count` objects of `size` bytes, all zero.
 #[unsafe(no_mangle)]
-pub extern "C" fn calloc(count: usize, size: usize) -> *mut c_void {
+pub extern "C-unwind" fn calloc(count: usize, size: usize) -> *mut c_void {
     match count.checked_mul(size) {
         // A free block is all zero.
         Some(bytes) => heap::allocate(bytes).cast(),
@@ -26,7 +29,7 @@ pub extern "C" fn calloc(count: usize, size: usize) -> *mut c_void {
 /// # Safety
 /// - `ptr` is null, or a block that nobody uses any more.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn free(ptr: *mut c_void) {
+pub unsafe extern "C-unwind" fn free(ptr: *mut c_void) {
     // SAFETY: forwarded.
     unsafe { heap::free(ptr.cast()) }
 }
@@ -37,9 +40,17 @@ pub unsafe extern "C" fn free(ptr: *mut c_void) {
 /// # Safety
 /// - `ptr` is null, or a block that nobody uses by its old address after success.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn realloc(ptr: *mut c_void, size: usize) -> *mut c_void {
+pub unsafe extern "C-unwind" fn realloc(ptr: *mut c_void, size: usize) -> *mut c_void {
+    // SAFETY: forwarded.
+    unsafe { resize(ptr, size) }
+}
+
+/// `realloc` by a name of ours: a call of a public symbol goes to whoever has it first, which in a program that opened
+/// this library later is the C library.
+#[inline(always)]
+unsafe fn resize(ptr: *mut c_void, size: usize) -> *mut c_void {
     if ptr.is_null() {
-        return malloc(size);
+        return heap::allocate(size).cast();
     }
     if size == 0 {
         // SAFETY: forwarded.
@@ -55,10 +66,10 @@ pub unsafe extern "C" fn realloc(ptr: *mut c_void, size: usize) -> *mut c_void {
 /// # Safety
 /// - As for `realloc`.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn reallocarray(ptr: *mut c_void, count: usize, size: usize) -> *mut c_void {
+pub unsafe extern "C-unwind" fn reallocarray(ptr: *mut c_void, count: usize, size: usize) -> *mut c_void {
     match count.checked_mul(size) {
         // SAFETY: forwarded.
-        Some(bytes) => unsafe { realloc(ptr, bytes) },
+        Some(bytes) => unsafe { resize(ptr, bytes) },
         None => errno::no_memory().cast(),
     }
 }

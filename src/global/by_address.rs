@@ -45,6 +45,20 @@ impl Oubliette {
         }
     }
 
+    /// Frees a block that this thread has at hand, as most are, and hands everything else to `otherwise`: null, addresses
+    /// of other heaps or of none, and those blocks of this heap that take more work, so that they have to be freed
+    /// there ([`free`](Self::free)). What would otherwise be asked at every free, whose block it is
+    /// ([`owns`](Self::owns)), is asked there only. Leaves `errno` as it is.
+    ///
+    /// # Safety
+    /// - If `ptr` is a live block of this heap, nobody uses it any more. (An address in this heap that no block starts at
+    ///   may end the process.)
+    #[inline(always)]
+    pub unsafe fn free_or_else(&self, ptr: *mut u8, otherwise: impl FnOnce()) {
+        // SAFETY: forwarded.
+        unsafe { self.heap.free_or_else(ptr, self.flush, otherwise) }
+    }
+
     /// Changes the size of a block of whatever size and alignment, in place or by moving it to one aligned to
     /// `align`, a power of two. What the block grows by is zero; what it leaves behind is wiped. Null, and the
     /// block as it was, where there is no memory for it or `align` is none.

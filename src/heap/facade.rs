@@ -182,8 +182,8 @@ impl Heap {
 
     /// Allocates a block, all zero.
     ///
-    /// Errors: [`Error::LockLimit`] where locking is required and refused, [`Error::AddressSpace`],
-    /// [`Error::HeapFull`], [`Error::TooManyThreads`], [`Error::TooLarge`].
+    /// Errors: [`Error::LockLimit`] (required and refused), [`Error::AddressSpace`], [`Error::HeapFull`],
+    /// [`Error::TooManyThreads`], [`Error::TooLarge`].
     #[inline(always)]
     pub(crate) fn allocate(&self, layout: Layout) -> Result<NonNull<u8>, Error> {
         let at_hand = if is_small(layout) {
@@ -267,25 +267,28 @@ impl Heap {
     /// - `ptr` came from this heap with this layout, and nobody uses the block any more.
     #[inline(always)]
     pub(crate) unsafe fn deallocate(&self, ptr: NonNull<u8>, layout: Layout, flush: Flush) {
+        let otherwise = || free_slow(ptr, layout.size(), self, flush);
         // SAFETY: forwarded.
-        unsafe { self.free_hot(ptr, Some(layout.size()), flush) }
+        unsafe { self.free_hot(ptr.as_ptr(), Some(layout.size()), flush, otherwise) }
     }
 
+    /// Frees a block if this thread knows its slab, or else calls `otherwise`: also for null.
+    ///
     /// # Safety
-    /// - `ptr` came from this heap, with this size if one is given, and nobody uses the block any more.
+    /// - If `ptr` came from this heap, it did with this size if one is given, and nobody uses the block any more.
     #[inline(always)]
-    unsafe fn free_hot(&self, ptr: NonNull<u8>, size: Option<usize>, flush: Flush) {
+    unsafe fn free_hot(&self, ptr: *mut u8, size: Option<usize>, flush: Flush, otherwise: impl FnOnce()) {
         let local = threads::held(self.index);
-        let freed = match local.locate(ptr) {
+        let Some((granule, place)) = local.locate(ptr) else { return otherwise() };
+        // SAFETY: located in the memory range, in which null is not.
+        let ptr = unsafe { NonNull::new_unchecked(ptr) };
+        let freed = match place {
             // SAFETY: held by this thread; the block is forwarded.
-            Some((granule, Where::Small { offset })) => unsafe {
-                local.free_small(ptr, granule, offset, size, flush)
-            },
-            Some((granule, Where::Else { .. })) => {
+            Where::Small { offset } => unsafe { local.free_small(ptr, granule, offset, size, flush) },
+            Where::Else { .. } => {
                 // SAFETY: held by this thread, and located by it; the block is forwarded.
                 return unsafe { free_mid(ptr, size.unwrap_or(ANY_SIZE), self, flush, local, granule) };
             }
-            None => Freed::NotDone,
         };
         match freed {
             Freed::Done => {}
@@ -363,8 +366,7 @@ impl Heap {
         }
     }
 
-    /// Starts to write back the lines of a block that was freed just now, unless it is one that this process does
-    /// not have.
+    /// Starts to write back the lines of a block that was freed just now, unless this process does not have it.
     ///
     /// # Safety
     /// - `len` is 0, or a block of `len` bytes was at `ptr`, in a slab of this heap.

@@ -206,7 +206,7 @@ impl ThreadHeap {
 
     /// Where the block at `ptr` belongs, if it lies in a slab that this thread heap knows of.
     #[inline(always)]
-    pub(crate) fn locate(&self, ptr: NonNull<u8>) -> Option<(Granule, Where)> {
+    pub(crate) fn locate(&self, ptr: *const u8) -> Option<(Granule, Where)> {
         let granule = self.granule_of(ptr)?;
         let offset = self.offset_at(granule);
         let place = if offset < SMALL_BINS_BYTES { Where::Small { offset } } else { Where::Else { offset } };
@@ -352,7 +352,7 @@ impl ThreadHeap {
     /// - If a live block starts at `ptr`, nobody uses it any more. (Any other pointer is survived.)
     #[cfg(any(test, feature = "fault-injection"))]
     pub(crate) unsafe fn free(&self, ptr: NonNull<u8>, size: Option<usize>, flush: Flush) -> Freed {
-        match self.locate(ptr) {
+        match self.locate(ptr.as_ptr()) {
             // SAFETY: as located; the rest is forwarded.
             Some((granule, Where::Small { offset })) => unsafe {
                 self.free_small(ptr, granule, offset, size, flush)
@@ -371,8 +371,8 @@ impl ThreadHeap {
 
     /// The granule at `ptr`, if it lies in a slab that this thread heap knows of and a slot could start there.
     #[inline(always)]
-    fn granule_of(&self, ptr: NonNull<u8>) -> Option<Granule> {
-        let offset = ptr.addr().get().wrapping_sub(self.base.get().addr());
+    fn granule_of(&self, ptr: *const u8) -> Option<Granule> {
+        let offset = ptr.addr().wrapping_sub(self.base.get().addr());
         // Bits that no start of a granule has come to stand highest: one compare finds them as well.
         let number = offset.rotate_right(GRANULE_BYTES.trailing_zeros());
         if number >= self.known_granules() {

@@ -12,7 +12,7 @@
 //! | free of another thread's block | check, wipe, mark; wait for more of the same word; send home | [`outgoing`], [`inbox`] |
 //! | refill, spill | move slots between stash and slabs; take blocks freed elsewhere | [`slab`] |
 //! | units | guard, commit, lock, pin; keep warm; give back | [`units`], [`warm`] |
-//! | threads | set up, take over, give up | [`threads`], [`registry`] |
+//! | threads | set up, take over, give up; find what a thread holds | [`threads`], [`registry`], [`held`] |
 //! | fork | notice it by a wiped page; forget what the child does not have | [`shared`] |
 //!
 //! **No locks.** All that threads share changes by single atomic operations, so a fork at any moment leaves
@@ -38,6 +38,8 @@ pub(crate) mod class;
 mod corruption;
 #[cfg(not(loom))]
 mod facade;
+#[cfg(not(loom))]
+mod held;
 #[cfg(not(loom))]
 mod hot;
 #[cfg(not(loom))]

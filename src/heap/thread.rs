@@ -81,10 +81,7 @@ pub(crate) struct MailBox {
 }
 
 /// The thread heap of a thread that has none: without a slot, an address or a name.
-pub(crate) static NONE: Unused = Unused(
-    // SAFETY: valid when all its bytes are zero, as its documentation says: numbers, null pointers and atomics.
-    unsafe { core::mem::zeroed() },
-);
+pub(crate) static NONE: Unused = Unused::new();
 
 /// A thread heap that is never written to.
 #[repr(transparent)]
@@ -94,6 +91,11 @@ pub(crate) struct Unused(ThreadHeap);
 unsafe impl Sync for Unused {}
 
 impl Unused {
+    pub(crate) const fn new() -> Self {
+        // SAFETY: valid when all its bytes are zero, as its documentation says: numbers, null pointers and atomics.
+        Self(unsafe { core::mem::zeroed() })
+    }
+
     pub(crate) const fn get(&self) -> &ThreadHeap {
         &self.0
     }

@@ -14,16 +14,12 @@ use super::rng::Rng;
 use super::shared::{Shared, pages};
 use super::slab::Local;
 use super::thread::{NONE, Order, ThreadHeap};
-use super::{HEAPS, NR_HEAPS};
+use super::{HEAPS, held};
 use crate::keys::AllRights;
 use crate::os;
 use crate::{Error, Fork, Operation, wipe};
 
 thread_local! {
-    /// The thread heap that this thread holds in each heap, or [`NONE`], which no operation gets far with: so no
-    /// hot path asks whether there is one. Without a destructor: usable at any time, also in the destructors of
-    /// other thread-locals.
-    static HELD: [Cell<&'static ThreadHeap>; NR_HEAPS] = const { [const { Cell::new(NONE.get()) }; NR_HEAPS] };
     /// Gives the thread heaps up when the thread ends.
     static GIVE_UP: GiveUp = const { GiveUp };
     /// Whether `GIVE_UP` has run: what is still allocated and freed then borrows a thread heap for a moment.
@@ -45,7 +41,7 @@ impl Drop for GiveUp {
                 heap.flush_thread();
                 continue;
             }
-            let held = hold(index, NONE.get());
+            let held = held::replace(index, NONE.get());
             if let Some(shared) = heap.shared() {
                 shared.notice_fork();
                 shared.give_up(held);
@@ -54,26 +50,16 @@ impl Drop for GiveUp {
     }
 }
 
-/// The thread heap that this thread holds in heap `index`, or [`NONE`].
+/// The thread heap that this thread holds in heap `index`, or [`NONE`], which no operation gets far with: so no hot path
+/// asks whether there is one.
 #[inline(always)]
 pub(crate) fn held(index: usize) -> &'static ThreadHeap {
-    HELD.with(|held| match held.get(index) {
-        Some(cell) => cell.get(),
-        None => NONE.get(),
-    })
+    held::get(index)
 }
 
 /// Whether this thread holds a thread heap of heap `index`, also one that was wiped by a fork.
 pub(crate) fn holds(index: usize) -> bool {
     !ptr::eq(held(index), NONE.get())
-}
-
-/// Sets what this thread holds and gives what it held before.
-fn hold(index: usize, new: &'static ThreadHeap) -> &'static ThreadHeap {
-    HELD.with(|held| match held.get(index) {
-        Some(cell) => cell.replace(new),
-        None => NONE.get(),
-    })
 }
 
 /// Runs `f` with a thread heap of heap `index`: the one that this thread holds, or a new one, or, for a thread
@@ -89,7 +75,7 @@ pub(crate) fn with_local<R>(
         return Ok(f(unsafe { Local::new(shared, held) }));
     }
     // If it was wiped by a fork, it stays behind, and the child starts with a new one.
-    hold(index, NONE.get());
+    held::replace(index, NONE.get());
     let mine = shared.take_thread_heap()?;
     // SAFETY: set up by `take_thread_heap`, held by this thread, of this heap.
     let local = unsafe { Local::new(shared, mine) };
@@ -98,12 +84,12 @@ pub(crate) fn with_local<R>(
         shared.give_up(mine);
         return Ok(result);
     }
-    hold(index, mine);
+    held::replace(index, mine);
     // Registers the destructor at the first use; it may allocate, which finds the thread heap in place.
     if GIVE_UP.try_with(|_| ()).is_err() {
         // The thread-locals of this thread are being destroyed, and this one never lived.
         IS_OVER.set(true);
-        hold(index, NONE.get());
+        held::replace(index, NONE.get());
         let result = f(local);
         shared.give_up(mine);
         return Ok(result);

@@ -435,5 +435,11 @@ pub(crate) fn preserve_errno<R>(f: impl FnOnce() -> R) -> R {
     backend::preserve_errno(f)
 }
 
+/// Sets `errno`, where there is one.
+#[cold]
+pub(crate) fn set_errno(errno: Errno) {
+    backend::set_errno(errno);
+}
+
 #[cfg(test)]
 mod tests;

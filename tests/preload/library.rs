@@ -32,7 +32,7 @@ pub(crate) fn run(on: On, role: &str, argument: &str) -> Ended {
 }
 
 /// The library, built as this test was: `cargo test` has done so before, `cargo test --test preload` has not.
-fn path() -> &'static Path {
+pub(crate) fn path() -> &'static Path {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
     PATH.get_or_init(|| {
         // This binary is in `<target>/<profile>/deps`.

@@ -23,6 +23,7 @@ mod crimes;
 mod forks;
 mod library;
 mod memory;
+mod opened;
 mod semantics;
 mod sodium;
 
@@ -42,6 +43,7 @@ fn role() {
         ("freed", memory::count_what_is_left),
         ("limit", memory::meet_the_limit),
         ("choice", choices::allocate_a_little),
+        ("opened", opened::open_and_use),
         ("sodium", sodium::use_it),
         ("sodium_crime", sodium::commit),
     ]);

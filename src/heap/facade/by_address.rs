@@ -4,10 +4,12 @@ use core::alloc::Layout;
 use core::ptr::{self, NonNull};
 use core::sync::atomic::Ordering;
 
+use super::ways_out::free_slow;
 use super::{Heap, Shared, threads};
 use crate::heap::class::{self, CLASSES};
 use crate::heap::corruption::Corruption;
 use crate::heap::geometry::GUARD_BYTES;
+use crate::heap::hot::ANY_SIZE;
 use crate::heap::shadow;
 use crate::os;
 use crate::{Error, Flush};
@@ -29,7 +31,17 @@ impl Heap {
     #[inline(always)]
     pub(crate) unsafe fn free(&self, ptr: NonNull<u8>, flush: Flush) {
         // SAFETY: forwarded.
-        unsafe { self.free_hot(ptr, None, flush) }
+        unsafe { self.free_hot(ptr.as_ptr(), None, flush, || free_slow(ptr, ANY_SIZE, self, flush)) }
+    }
+
+    /// The same if this thread knows the block's slab. If not, `otherwise` is called.
+    ///
+    /// # Safety
+    /// - If `ptr` came from this heap, nobody uses the block any more.
+    #[inline(always)]
+    pub(crate) unsafe fn free_or_else(&self, ptr: *mut u8, flush: Flush, otherwise: impl FnOnce()) {
+        // SAFETY: forwarded.
+        unsafe { self.free_hot(ptr, None, flush, otherwise) }
     }
 
     /// The size of the live block at `ptr`. Ends the process if there is none.

@@ -15,7 +15,7 @@ use crate::heap::hot::{ANY_SIZE, Freed};
 use crate::heap::slab::Local;
 use crate::heap::tables::Granule;
 use crate::heap::thread::{BINS_BYTES, ThreadHeap};
-use crate::os;
+use crate::os::{self, Errno};
 
 /// Allocates a block that is not small, aligned to a granule or less.
 #[inline(never)]
@@ -35,10 +35,18 @@ pub(super) fn allocate_any(layout: Layout, heap: &Heap) -> *mut u8 {
     if at_hand.is_null() { allocate_slow_or_null(layout, heap) } else { at_hand }
 }
 
+/// Allocates what was not at hand. Sets `errno` where it cannot, so that a caller who has to do so in C does not have to
+/// look at what it got.
 #[cold]
 #[inline(never)]
 pub(super) fn allocate_slow_or_null(layout: Layout, heap: &Heap) -> *mut u8 {
-    heap.allocate_slow(layout).map_or(ptr::null_mut(), NonNull::as_ptr)
+    match heap.allocate_slow(layout) {
+        Ok(block) => block.as_ptr(),
+        Err(_) => {
+            os::set_errno(Errno::NOMEM);
+            ptr::null_mut()
+        }
+    }
 }
 
 /// Frees a block in a slab that is not small.

@@ -33,7 +33,7 @@ impl ThreadHeap {
         new: usize,
         flush: Flush,
     ) -> bool {
-        let Some(granule) = self.granule_of(ptr) else { return false };
+        let Some(granule) = self.granule_of(ptr.as_ptr()) else { return false };
         let tables = self.tables.get();
         let owner_class = tables.header(granule.unit()).owner_class.load(Ordering::Relaxed);
         if owner_class != self.id.get() << 8 | class as u32 {

@@ -1,5 +1,7 @@
 //! The way out, and `errno`: `writev(2)`, `abort(3)`, `errno(3)`.
 
+use crate::os::Errno;
+
 /// `writev` to descriptor 2, writev(2), then `abort`, which raises SIGABRT and runs no destructor.
 #[cold]
 pub(in crate::os) fn abort_with(message: &'static str) -> ! {
@@ -15,12 +17,23 @@ pub(in crate::os) fn abort_with(message: &'static str) -> ! {
 /// Saves and restores `errno`, errno(3).
 #[inline]
 pub(in crate::os) fn preserve_errno<R>(f: impl FnOnce() -> R) -> R {
-    // SAFETY: the call returns the address of this thread's errno (errno(3)).
-    let location = unsafe { libc::__errno_location() };
+    let location = errno_location();
     // SAFETY: it is valid and aligned for the life of the thread, and no other thread uses it.
     let saved = unsafe { location.read() };
     let result = f();
     // SAFETY: as above; `f` runs on this thread.
     unsafe { location.write(saved) };
     result
+}
+
+/// Sets `errno`, errno(3).
+pub(in crate::os) fn set_errno(errno: Errno) {
+    // SAFETY: it is valid and aligned for the life of the thread, and no other thread uses it.
+    unsafe { errno_location().write(errno.0) };
+}
+
+#[inline]
+fn errno_location() -> *mut libc::c_int {
+    // SAFETY: the call returns the address of this thread's errno (errno(3)).
+    unsafe { libc::__errno_location() }
 }

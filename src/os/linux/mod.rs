@@ -34,7 +34,7 @@ pub(super) mod vfio;
 ))]
 pub(crate) mod xdp;
 
-pub(super) use abort::{abort_with, preserve_errno};
+pub(super) use abort::{abort_with, preserve_errno, set_errno};
 /// `MADV_DONTNEED` asks for no access.
 pub(super) const DISCARDS_WITHOUT_ACCESS: bool = true;
 

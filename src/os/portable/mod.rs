@@ -18,7 +18,7 @@ mod unix;
 #[cfg(unix)]
 pub(super) use unix::{
     abort_with, address_space_limit, advise, lock, memlock_limit, page_size, preserve_errno, protect,
-    release, reserve, unlock,
+    release, reserve, set_errno, unlock,
 };
 
 pub(super) use key::{key_free, key_new, key_protect};
@@ -28,7 +28,7 @@ mod windows;
 #[cfg(windows)]
 pub(super) use windows::{
     abort_with, address_space_limit, advise, lock, memlock_limit, page_size, preserve_errno, protect,
-    release, reserve, unlock,
+    release, reserve, set_errno, unlock,
 };
 
 /// [`discard`] writes, so the memory must be accessible.

@@ -121,6 +121,24 @@ pub(in crate::os) fn abort_with(message: &'static str) -> ! {
 /// Saves and restores `errno`.
 #[inline]
 pub(in crate::os) fn preserve_errno<R>(f: impl FnOnce() -> R) -> R {
+    let errno = errno_place();
+    // SAFETY: it is valid and aligned for the life of the thread, and no other thread uses it.
+    let saved = unsafe { errno.read() };
+    let result = f();
+    // SAFETY: as above; `f` runs on this thread.
+    unsafe { errno.write(saved) };
+    result
+}
+
+/// Sets `errno`.
+pub(in crate::os) fn set_errno(errno: Errno) {
+    // SAFETY: it is valid and aligned for the life of the thread, and no other thread uses it.
+    unsafe { errno_place().write(errno.0) };
+}
+
+/// Where this thread has its `errno`.
+#[inline]
+fn errno_place() -> *mut libc::c_int {
     #[cfg(any(target_os = "openbsd", target_os = "netbsd", target_os = "android"))]
     use libc::__errno as location;
     #[cfg(any(target_os = "linux", target_os = "dragonfly"))]
@@ -129,13 +147,7 @@ pub(in crate::os) fn preserve_errno<R>(f: impl FnOnce() -> R) -> R {
     use libc::__error as location;
 
     // SAFETY: the call returns the address of this thread's errno.
-    let errno = unsafe { location() };
-    // SAFETY: it is valid and aligned for the life of the thread, and no other thread uses it.
-    let saved = unsafe { errno.read() };
-    let result = f();
-    // SAFETY: as above; `f` runs on this thread.
-    unsafe { errno.write(saved) };
-    result
+    unsafe { location() }
 }
 
 fn limit(read: impl FnOnce(*mut libc::rlimit) -> libc::c_int) -> Limit {
