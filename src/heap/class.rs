@@ -32,7 +32,7 @@ pub(crate) struct Class {
     /// Free slots that a thread takes to hand at a time, twice.
     pub(crate) stash_len: u32,
     /// Free slots that a thread holds back, a power of two less one: which of these and one more comes next is
-    /// drawn by lot in heaps of secrets (`thread::Order`).
+    /// drawn by lot in heaps of secrets (`bin::Order`).
     pub(crate) held_back: u32,
 }
 
@@ -43,7 +43,7 @@ impl Class {
         self.slot_bytes as usize - CANARY_BYTES
     }
 
-    /// Most free slots that a thread keeps at hand.
+    /// Most freed slots that a thread keeps at hand.
     pub(crate) const fn limit(&self) -> u32 {
         self.stash_len + self.held_back
     }
@@ -55,8 +55,8 @@ const NR_PLAIN: usize = 37;
 const NR_ALIGNED: usize = 8;
 /// All classes.
 pub(crate) const NR_CLASSES: usize = NR_PLAIN + NR_ALIGNED;
-/// Most slots in a stash: a power of two.
-pub(crate) const STASH_MAX: usize = 64;
+/// The largest [`Class::limit`].
+pub(crate) const STASH_MAX: u32 = 63;
 /// Slots held back of every class up to [`MID_MAX_BYTES`].
 pub(crate) const HELD_BACK: u32 = 15;
 /// Blocks up to this size take the shortest ways: slots of 32, 48 and 64 bytes.
@@ -185,9 +185,8 @@ const _: () = {
         assert!(class.first_bytes >= GRANULE_BYTES as u32 && class.first_bytes.is_multiple_of(16));
         assert!(class.nr_slots >= 1);
         assert!((class.first_bytes + class.nr_slots * class.slot_bytes) as usize <= PAYLOAD_BYTES);
-        assert!(STASH_MAX.is_power_of_two());
-        assert!(class.limit() as usize <= STASH_MAX && class.stash_len >= 2);
-        assert!((class.held_back + 1).is_power_of_two());
+        assert!(class.limit() <= STASH_MAX && class.stash_len >= 2);
+        assert!((class.held_back + 1).is_power_of_two() && class.held_back <= HELD_BACK);
         assert!(class.slot_bytes as usize > MID_MAX_BYTES + CANARY_BYTES || class.held_back == HELD_BACK);
         i += 1;
     }

@@ -7,6 +7,7 @@ use core::alloc::Layout;
 use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicPtr, Ordering};
 
+use super::bin::Order;
 use super::class::{self, CLASSES, MID_MAX_BYTES, PLAIN_ALIGN, SMALL_MAX_BYTES};
 use super::corruption::Corruption;
 use super::geometry::Constraints;
@@ -15,12 +16,12 @@ use super::inbox::Mail;
 use super::shared::Shared;
 use super::slab::Local;
 use super::tables::Granule;
-use super::thread::{Order, ThreadHeap};
+use super::thread::ThreadHeap;
 use super::{shadow, threads};
 use crate::os;
 use crate::policy::settle_secret_backing;
 use crate::{Backing, Error, Flush, Fork, Lock, Policy, Seal, wipe};
-use ways_out::{allocate_any, allocate_mid, allocate_slow_or_null, free_mid, free_slow};
+use ways_out::{allocate_any, allocate_mid, allocate_small_renewed, free_mid, free_slow};
 
 /// One for each combination of backing, lock and fork; hidden memory is locked and excluded by nature, so one for it;
 /// and one for secrets that a protection key seals, whatever backs them.
@@ -211,7 +212,7 @@ impl Heap {
         }
         // SAFETY: held by this thread; a small size.
         let at_hand = unsafe { local.allocate_small(layout.size(), Order::of(self.policy)) };
-        if at_hand.is_null() { allocate_slow_or_null(layout, self) } else { at_hand }
+        if at_hand.is_null() { allocate_small_renewed(layout, self, local) } else { at_hand }
     }
 
     /// A block that is not small, of a slot at hand, or null.

@@ -40,6 +40,7 @@ mod resize;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use super::bin::{Bin, Order};
 use super::canary::{canary, marker};
 use super::class::{CANARY_BYTES, Class, HELD_BACK, MID_MAX_BYTES, SMALL_MAX_BYTES};
 use super::corruption::Corruption;
@@ -47,7 +48,7 @@ use super::geometry::GRANULE_BYTES;
 use super::pending::LINE_SHIFT;
 use super::shadow;
 use super::tables::Granule;
-use super::thread::{BINS_BYTES, Bin, MID_BINS_BYTES, Order, SMALL_BINS_BYTES, ThreadHeap};
+use super::thread::{BINS_BYTES, MID_BINS_BYTES, SMALL_BINS_BYTES, ThreadHeap};
 use crate::{Flush, wipe};
 
 /// Slots up to this size are checked at every use, since a check costs less than asking whether the slot
@@ -137,7 +138,11 @@ impl ThreadHeap {
     #[inline(never)]
     pub(crate) unsafe fn allocate_any(&self, class: usize, size: usize) -> *mut u8 {
         let bin = self.bin(class);
-        let Some(number) = bin.draw_any(&self.rng) else { return core::ptr::null_mut() };
+        let mut drawn = bin.draw_any(&self.rng);
+        if drawn.is_none() && bin.renew(&self.rng) {
+            drawn = bin.draw_any(&self.rng);
+        }
+        let Some(number) = drawn else { return core::ptr::null_mut() };
         // SAFETY: as in `allocate_small`.
         let granule = unsafe { Granule::new(number) };
         // SAFETY: the slot was just taken; the size is forwarded.

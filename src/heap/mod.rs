@@ -3,7 +3,7 @@
 //! A process has a few heaps, one for each layout policy ([`Backing`], [`Lock`], [`Fork`]) in use. A heap is
 //! two reserved ranges: memory, which holds nothing but blocks, and metadata, which holds everything else
 //! ([`geometry`]). Small blocks are slots of slabs ([`class`], [`slab`]), each slab is owned by the thread
-//! heap ([`thread`]) of one thread, large blocks have pages of their own ([`large`]).
+//! heap ([`thread`]; [`bin`] for its free slots) of one thread, large blocks have pages of their own ([`large`]).
 //!
 //! | path | what it does | where |
 //! |---|---|---|
@@ -31,6 +31,7 @@ mod registry;
 mod watermark;
 
 #[cfg(not(loom))]
+mod bin;
 mod canary;
 #[cfg(not(loom))]
 pub(crate) mod class;

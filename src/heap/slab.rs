@@ -11,6 +11,7 @@
 
 use core::sync::atomic::{AtomicU8, Ordering};
 
+use super::bin::Order;
 use super::class::CLASSES;
 use super::corruption::Corruption;
 use super::geometry::{GRANULE_BYTES, GUARD_BYTES, SLOT_WORDS, UNIT_BYTES, UNIT_GRANULES};
@@ -20,7 +21,7 @@ use super::pending::LINE_SHIFT;
 use super::shadow;
 use super::shared::Shared;
 use super::tables::{Granule, Unit};
-use super::thread::{Order, ThreadHeap, home_at};
+use super::thread::{ThreadHeap, home_at};
 use crate::{Error, Lock, wipe};
 
 /// Empty slabs that a thread keeps whatever the number of its slabs: 512 KiB.
@@ -54,23 +55,26 @@ impl<'a> Local<'a> {
     /// Fills the empty stash of a class: from the slabs at hand, blocks that came home, or a new slab.
     #[cold]
     pub(crate) fn refill(self, class: usize) -> Result<(), Error> {
-        self.send_all();
-        self.collect_mail();
         let shape = &CLASSES[class];
         let bin = self.heap.bin(class);
+        if bin.renew(&self.heap.rng) {
+            return Ok(());
+        }
+        self.send_all();
+        self.collect_mail();
         let wanted = shape.held_back + (shape.stash_len / 2).max(1);
-        while bin.len() < wanted {
+        // Less cannot be drawn from.
+        let least = if bin.order() == Order::Lot { shape.held_back + 1 } else { 1 };
+        while bin.nr_left() < wanted {
             let unit = match self.partial(class) {
                 Some(unit) => unit,
                 // Part of a batch will do: the next slab is made when this one is used up.
-                None if bin.len() > shape.held_back => break,
+                None if bin.nr_left() >= least => break,
                 None => self.add_slab(class)?,
             };
-            self.take_slots(class, unit, wanted - bin.len());
+            self.take_slots(class, unit, wanted - bin.nr_left());
         }
-        let mut rng = self.heap.rng.get();
-        bin.shuffle(&mut rng);
-        self.heap.rng.set(rng);
+        bin.shuffle(&self.heap.rng);
         Ok(())
     }
 
@@ -94,6 +98,7 @@ impl<'a> Local<'a> {
         let slot_bytes = CLASSES[class].slot_bytes;
         let is_checked = slot_bytes as usize <= ALWAYS_CHECKED_BYTES;
         let from = self.begin_run(class, unit);
+        let mut end = bin.compact();
         for word in (from..SLOT_WORDS).chain(0..from) {
             let cell = &bits[word];
             if left == 0 {
@@ -110,13 +115,15 @@ impl<'a> Local<'a> {
                     self.touch(unit, (word * 64) as u32 + bit, slot_bytes);
                 }
                 // There is room: no more are wanted.
-                if !bin.push(first_granule + word as u32 * 64 + bit) {
-                    Corruption::Metadata.abort();
+                match bin.append(end, first_granule + word as u32 * 64 + bit) {
+                    Some(behind) => end = behind,
+                    None => Corruption::Metadata.abort(),
                 }
                 left -= 1;
             }
             cell.store(free, Ordering::Relaxed);
         }
+        bin.end_run(end);
         let taken = wanted.min(before) - left;
         if left != 0 || taken == 0 {
             Corruption::Metadata.abort();

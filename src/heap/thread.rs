@@ -7,17 +7,14 @@ use core::cell::Cell;
 use core::ptr;
 use core::sync::atomic::AtomicU32;
 
-use super::class::{
-    self, CLASSES, HELD_BACK, MID_MAX_BYTES, NR_CLASSES, NR_MID, NR_SMALL, NR_STEPS, SMALL_MAX_BYTES,
-    STASH_MAX,
-};
+use super::bin::{Bin, Order};
+use super::class::{self, CLASSES, MID_MAX_BYTES, NR_CLASSES, NR_MID, NR_SMALL, NR_STEPS, SMALL_MAX_BYTES};
 use super::geometry::{GRANULE_BYTES, THREAD_HEAP_BYTES};
 use super::inbox::Inbox;
 use super::outgoing::Outgoing;
 use super::pending::Pending;
 use super::rng::Rng;
 use super::tables::Tables;
-use crate::{Fork, Policy};
 
 /// What a thread needs to allocate and free without looking anywhere else.
 ///
@@ -31,8 +28,9 @@ use crate::{Fork, Policy};
 ///    any. The cells of [`NONE`] are only read.
 /// 2. `known_granules` never exceeds the granules whose metadata is committed; it is 0 while `tables` and
 ///    `base` are not set.
-/// 3. The numbers in the stash of a bin, from `first` to `end` and around, are granules that free slots of its class start with, in slabs of this thread
-///    heap, each slot in one place only; their bit in the free bitmap is clear.
+/// 3. The numbers in the stash of a bin (from `next` on to the first 0, and up to `fill` from the start of its half) are
+///    granules that free slots of its class start with, in slabs of this thread heap, each slot in one place only;
+///    their bit in the free bitmap is clear.
 /// 4. `id` is the number of its place plus one; 0 while it is not set up.
 /// 5. `offsets` and `small_offsets` hold offsets of bins in this thread heap: those of the classes of each size, or
 ///    while it is not set up 0, where the first bin is, empty.
@@ -101,177 +99,7 @@ impl Unused {
     }
 }
 
-/// Which of the free slots at hand comes next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Order {
-    /// One drawn by lot out of the oldest `held_back + 1`, so that nobody knows which: in heaps of secrets.
-    Lot,
-    /// The oldest, so that blocks that are made one after the other lie one after the other, and a program that goes
-    /// through them in that order is not slowed down: in heaps of whole programs. (Measured: Python's garbage
-    /// collector takes 1.9 times its time where neighbours are shuffled, even within 1 KiB.) Where a run begins is
-    /// by lot.
-    Runs,
-}
-
-/// The free slots of one class that a thread has at hand, in a ring: what is freed comes to the end, and so comes back
-/// after a while.
-#[repr(C, align(64))]
-pub(crate) struct Bin {
-    /// Where the oldest slot of the stash is, and where the next one will be; places of the ring, modulo `STASH_MAX`.
-    first: Cell<u32>,
-    end: Cell<u32>,
-    /// The shape of the class, as far as the hot paths need it; zeros while the thread heap is not set up.
-    slot_bytes: Cell<u32>,
-    limit: Cell<u32>,
-    held_back: Cell<u32>,
-    /// Not zero for [`Order::Lot`].
-    is_by_lot: Cell<u32>,
-    usable_bytes: Cell<usize>,
-    stash: [Cell<u32>; STASH_MAX],
-}
-
-impl Order {
-    /// The order in heaps of this policy.
-    #[inline(always)]
-    pub(crate) const fn of(policy: Policy) -> Self {
-        match policy.fork() {
-            Fork::Inherit => Self::Runs,
-            Fork::Wipe | Fork::Exclude => Self::Lot,
-        }
-    }
-}
-
-#[expect(
-    clippy::indexing_slicing,
-    clippy::as_conversions,
-    clippy::arithmetic_side_effects,
-    reason = "lengths stay below or at STASH_MAX by the checks beside them"
-)]
-impl Bin {
-    /// Bytes of a slot.
-    #[inline(always)]
-    pub(crate) fn slot_bytes(&self) -> usize {
-        self.slot_bytes.get() as usize
-    }
-
-    /// Bytes of the largest block.
-    #[inline(always)]
-    pub(crate) fn usable_bytes(&self) -> usize {
-        self.usable_bytes.get()
-    }
-
-    /// Takes the slot that is next: the granule that it starts with. `None` if no more are left than are held back.
-    /// `order` is that of the heap.
-    #[inline(always)]
-    pub(crate) fn draw(&self, rng: &Cell<Rng>, held_back: u32, order: Order) -> Option<u32> {
-        let first = self.first.get();
-        if self.end.get().wrapping_sub(first) <= held_back {
-            return None;
-        }
-        let oldest = self.place(first).get();
-        self.first.set(first.wrapping_add(1));
-        if order == Order::Runs {
-            return Some(oldest);
-        }
-        let next = rng.get().stepped();
-        rng.set(next);
-        // The oldest takes the place of the one that is drawn.
-        Some(self.place(first.wrapping_add(next.of_sixteen() & held_back)).replace(oldest))
-    }
-
-    /// The same for any class. Of those that hold nothing back, whose slots are large, the one that is still in the
-    /// caches.
-    #[inline(always)]
-    pub(crate) fn draw_any(&self, rng: &Cell<Rng>) -> Option<u32> {
-        match self.held_back.get().min(HELD_BACK) {
-            0 => self.draw_last(),
-            held_back => self.draw(rng, held_back, self.order()),
-        }
-    }
-
-    /// A place of the ring.
-    #[inline(always)]
-    fn place(&self, number: u32) -> &Cell<u32> {
-        &self.stash[number as usize % STASH_MAX]
-    }
-
-    /// Takes the newest slot, whether it is held back or not.
-    pub(crate) fn draw_last(&self) -> Option<u32> {
-        if self.len() == 0 {
-            return None;
-        }
-        let last = self.end.get().wrapping_sub(1);
-        self.end.set(last);
-        Some(self.place(last).get())
-    }
-
-    /// Puts a slot into the stash. Tells whether there was room.
-    #[inline(always)]
-    #[must_use]
-    pub(crate) fn push(&self, granule: u32) -> bool {
-        let end = self.end.get();
-        if end.wrapping_sub(self.first.get()) >= self.limit.get() {
-            return false;
-        }
-        // Not the oldest's: `limit` is at most STASH_MAX, which is checked for every class beside the table of them.
-        self.place(end).set(granule);
-        self.end.set(end.wrapping_add(1));
-        true
-    }
-
-    /// Whether the stash has no room.
-    #[inline(always)]
-    pub(crate) fn is_full(&self) -> bool {
-        self.len() >= self.limit.get()
-    }
-
-    /// Slots in the stash.
-    pub(crate) fn len(&self) -> u32 {
-        self.end.get().wrapping_sub(self.first.get())
-    }
-
-    /// Hands out the oldest `n` slots of the stash and keeps the others.
-    pub(crate) fn spill(&self, n: u32, mut give: impl FnMut(u32)) {
-        let first = self.first.get();
-        let n = n.min(self.len());
-        for i in 0..n {
-            give(self.place(first.wrapping_add(i)).get());
-        }
-        self.first.set(first.wrapping_add(n));
-    }
-
-    /// Hands out every slot.
-    pub(crate) fn empty(&self, give: impl FnMut(u32)) {
-        self.spill(STASH_MAX as u32, give);
-    }
-
-    /// Brings the stash into a random order, if slots are drawn by lot.
-    pub(crate) fn shuffle(&self, rng: &mut Rng) {
-        if self.is_by_lot.get() == 0 {
-            return;
-        }
-        let first = self.first.get();
-        for i in (1..self.len()).rev() {
-            let j = rng.below(i + 1);
-            self.place(first.wrapping_add(i)).swap(self.place(first.wrapping_add(j)));
-        }
-    }
-
-    /// Which slot comes next.
-    #[inline(always)]
-    pub(crate) fn order(&self) -> Order {
-        if self.is_by_lot.get() == 0 { Order::Runs } else { Order::Lot }
-    }
-
-    /// Every slot at hand.
-    pub(crate) fn visit(&self, mut see: impl FnMut(u32)) {
-        for i in 0..self.len() {
-            see(self.place(self.first.get().wrapping_add(i)).get());
-        }
-    }
-}
-
-/// How far the bins of small classes reach from the start of a thread heap, and those of mid ones, and those of all.
+/// How far the bins of small classes reach from the start of a thread heap, and those of tight ones, and those of all.
 pub(crate) const SMALL_BINS_BYTES: usize = size_of::<Bin>() * NR_SMALL;
 pub(crate) const MID_BINS_BYTES: usize = size_of::<Bin>() * NR_MID;
 pub(crate) const BINS_BYTES: usize = size_of::<Bin>() * NR_CLASSES;
@@ -357,11 +185,7 @@ impl ThreadHeap {
     /// Fills in what never changes about the bins.
     pub(crate) fn set_up_bins(&self, order: Order) {
         for (bin, class) in self.bins.iter().zip(CLASSES) {
-            bin.slot_bytes.set(class.slot_bytes);
-            bin.usable_bytes.set(class.usable_bytes());
-            bin.limit.set(class.limit());
-            bin.held_back.set(class.held_back);
-            bin.is_by_lot.set(u32::from(order == Order::Lot));
+            bin.set_up(class, order);
         }
         let offset_for = |size| {
             let bytes = class::plain(size).unwrap_or(0).saturating_mul(size_of::<Bin>());

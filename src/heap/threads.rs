@@ -8,12 +8,13 @@ use core::cell::Cell;
 use core::ptr;
 use core::sync::atomic::{AtomicU32, Ordering};
 
+use super::bin::Order;
 use super::geometry::THREAD_HEAP_BYTES;
 use super::pending::Pending;
 use super::rng::Rng;
 use super::shared::{Shared, pages};
 use super::slab::Local;
-use super::thread::{NONE, Order, ThreadHeap};
+use super::thread::{NONE, ThreadHeap};
 use super::{HEAPS, held};
 use crate::keys::AllRights;
 use crate::os;

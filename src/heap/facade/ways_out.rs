@@ -10,12 +10,28 @@ use core::ptr::{self, NonNull};
 
 use super::Heap;
 use crate::Flush;
+use crate::heap::bin::Order;
 use crate::heap::class::MID_MAX_BYTES;
 use crate::heap::hot::{ANY_SIZE, Freed};
 use crate::heap::slab::Local;
 use crate::heap::tables::Granule;
 use crate::heap::thread::{BINS_BYTES, ThreadHeap};
 use crate::os::{self, Errno};
+
+/// Allocates a small block where the run of free slots is used up.
+#[inline(never)]
+pub(super) fn allocate_small_renewed(layout: Layout, heap: &Heap, local: &'static ThreadHeap) -> *mut u8 {
+    // SAFETY: as below.
+    let bin = unsafe { local.small_bin_for(layout.size()) };
+    if bin.renew(&local.rng) {
+        // SAFETY: `local` is what this thread holds of `heap`; a small size, as the caller found.
+        let at_hand = unsafe { local.allocate_small(layout.size(), Order::of(heap.policy())) };
+        if !at_hand.is_null() {
+            return at_hand;
+        }
+    }
+    allocate_slow_or_null(layout, heap)
+}
 
 /// Allocates a block that is not small, aligned to a granule or less.
 #[inline(never)]
@@ -25,7 +41,22 @@ pub(super) fn allocate_mid(layout: Layout, heap: &Heap, local: &'static ThreadHe
     }
     // SAFETY: `local` is what this thread holds of `heap`; a size in bounds.
     let at_hand = unsafe { local.allocate_mid(layout.size()) };
-    if at_hand.is_null() { allocate_slow_or_null(layout, heap) } else { at_hand }
+    if at_hand.is_null() { allocate_mid_renewed(layout, heap, local) } else { at_hand }
+}
+
+/// The same where the run of free slots is used up.
+#[inline(never)]
+fn allocate_mid_renewed(layout: Layout, heap: &Heap, local: &'static ThreadHeap) -> *mut u8 {
+    // SAFETY: as below.
+    let bin = unsafe { local.bin_for(layout.size()) };
+    if bin.renew(&local.rng) {
+        // SAFETY: as in `allocate_mid`.
+        let at_hand = unsafe { local.allocate_mid(layout.size()) };
+        if !at_hand.is_null() {
+            return at_hand;
+        }
+    }
+    allocate_slow_or_null(layout, heap)
 }
 
 /// Allocates any other block.

@@ -158,7 +158,9 @@ fn heaps_of_secrets_close_at_once() {
 
 #[test]
 fn few_runs_stay_open_and_short_ones() {
-    for (size, most) in [(40_000, 8), (65_536, 8), (400_000, 8), (900_000, 4), (OPEN_EXTENT_BYTES + 1, 0), (5 << 20, 0)] {
+    for (size, most) in
+        [(40_000, 8), (65_536, 8), (400_000, 8), (900_000, 4), (OPEN_EXTENT_BYTES + 1, 0), (5 << 20, 0)]
+    {
         let heap = PrivateHeap::new(UNLOCKED, ROOMY).unwrap();
         let blocks: Vec<_> = (0..30).map(|_| allocate(&heap, size)).collect();
         assert_eq!(accessible(&heap).len(), 30);

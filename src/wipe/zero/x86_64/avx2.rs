@@ -3,7 +3,10 @@
 //! Registers are named and not allocated, since the vector registers that `vzeroupper` changes have to be
 //! declared: by `clobber_abi`, which asks for that, or one by one where no other register should be lost.
 
-#![expect(clippy::arithmetic_side_effects, reason = "subtracts from lengths that (length) says are above that")]
+#![expect(
+    clippy::arithmetic_side_effects,
+    reason = "subtracts from lengths that (length) says are above that"
+)]
 
 use core::arch::asm;
 use core::ptr::NonNull;
