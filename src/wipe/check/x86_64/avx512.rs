@@ -1,4 +1,4 @@
-//! The check of mid slots by the 64-byte loads of AVX-512.
+//! The check of the slots between 144 and 528 bytes by the 64-byte loads of AVX-512.
 //!
 //! Registers are named and above 15: of these the processor keeps no upper halves that would slow down the code of
 //! others, so no `vzeroupper` is due.
@@ -6,40 +6,12 @@
 use core::arch::asm;
 use core::ptr::NonNull;
 
-/// Whether 64 to 144 bytes are all zero: three loads that meet or overlap.
-///
-/// # Safety
-/// * (valid for reads) `ptr` is valid for reads of `len` bytes, which nobody writes meanwhile.
-/// * (length) `64 <= len <= 144`.
-/// * (AVX-512) the processor has AVX512F, and the operating system saves its registers.
-#[inline(always)]
-pub(super) unsafe fn three(ptr: NonNull<u8>, len: usize) -> bool {
-    let last = len - 64;
-    let is_zero: u64;
-    // SAFETY: by (length) 64 bytes follow each of 0, `last` and what is between; they leave no gap, since `last` is 80
-    // at most.
-    unsafe {
-        asm!(
-            "vmovdqu64 zmm16, [{p}]",
-            "vporq zmm16, zmm16, [{p} + {m}]",
-            "vporq zmm16, zmm16, [{p} + {l}]",
-            "vptestmd k1, zmm16, zmm16",
-            "xor {z:e}, {z:e}",
-            "kortestw k1, k1",
-            "sete {z:l}",
-            p = in(reg) ptr.as_ptr(), m = in(reg) last / 2, l = in(reg) last, z = out(reg) is_zero,
-            out("zmm16") _, out("k1") _,
-            options(nostack, readonly),
-        );
-    }
-    is_zero != 0
-}
-
 /// Whether 64 to 528 bytes are all zero: nine loads, spread evenly.
 ///
 /// # Safety
-/// * (valid for reads), (AVX-512) as for [`three`].
+/// * (valid for reads) `ptr` is valid for reads of `len` bytes, which nobody writes meanwhile.
 /// * (length) `64 <= len <= 528`, a multiple of 16.
+/// * (AVX-512) the processor has AVX512F, and the operating system saves its registers.
 #[inline(always)]
 pub(super) unsafe fn nine(ptr: NonNull<u8>, len: usize) -> bool {
     let apart = (len - 64) / 8;
@@ -64,47 +36,6 @@ pub(super) unsafe fn nine(ptr: NonNull<u8>, len: usize) -> bool {
             "kortestw k1, k1",
             "sete {t:l}",
             p = in(reg) ptr.as_ptr(), d = in(reg) apart, t = out(reg) is_zero,
-            out("zmm16") _, out("k1") _,
-            options(nostack, readonly),
-        );
-    }
-    is_zero != 0
-}
-
-/// Whether 512 to 1,088 bytes are all zero: eight loads from either end, and one in the middle.
-///
-/// # Safety
-/// * (valid for reads), (AVX-512) as for [`three`].
-/// * (length) `512 <= len <= 1088`.
-#[inline(always)]
-pub(super) unsafe fn seventeen(ptr: NonNull<u8>, len: usize) -> bool {
-    let last = len - 64;
-    let is_zero: u64;
-    // SAFETY: by (length) 512 bytes from either end are inside, and the gap between them is 64 at most.
-    unsafe {
-        asm!(
-            "vmovdqu64 zmm16, [{p}]",
-            "vporq zmm16, zmm16, [{p} + 64]",
-            "vporq zmm16, zmm16, [{p} + 128]",
-            "vporq zmm16, zmm16, [{p} + 192]",
-            "vporq zmm16, zmm16, [{p} + 256]",
-            "vporq zmm16, zmm16, [{p} + 320]",
-            "vporq zmm16, zmm16, [{p} + 384]",
-            "vporq zmm16, zmm16, [{p} + 448]",
-            "vporq zmm16, zmm16, [{p} + {m}]",
-            "vporq zmm16, zmm16, [{p} + {l} - 448]",
-            "vporq zmm16, zmm16, [{p} + {l} - 384]",
-            "vporq zmm16, zmm16, [{p} + {l} - 320]",
-            "vporq zmm16, zmm16, [{p} + {l} - 256]",
-            "vporq zmm16, zmm16, [{p} + {l} - 192]",
-            "vporq zmm16, zmm16, [{p} + {l} - 128]",
-            "vporq zmm16, zmm16, [{p} + {l} - 64]",
-            "vporq zmm16, zmm16, [{p} + {l}]",
-            "vptestmd k1, zmm16, zmm16",
-            "xor {z:e}, {z:e}",
-            "kortestw k1, k1",
-            "sete {z:l}",
-            p = in(reg) ptr.as_ptr(), m = in(reg) last / 2, l = in(reg) last, z = out(reg) is_zero,
             out("zmm16") _, out("k1") _,
             options(nostack, readonly),
         );

@@ -81,27 +81,19 @@ pub(crate) unsafe fn small_slot_is_zero(ptr: NonNull<u8>, len: usize) -> bool {
 #[inline(always)]
 pub(crate) unsafe fn mid_slot_is_zero(ptr: NonNull<u8>, len: usize) -> bool {
     let features = Features::seen();
-    if features.has_fast_avx512() {
-        if len <= 144 {
-            // SAFETY: the processor has AVX-512, the length is checked; the rest is forwarded.
-            unsafe { avx512::three(ptr, len) }
-        } else if len <= 528 {
-            // SAFETY: as above.
-            unsafe { avx512::nine(ptr, len) }
-        } else {
-            // SAFETY: as above, by (length).
-            unsafe { avx512::seventeen(ptr, len) }
-        }
-    } else if features.has_avx2() {
+    if features.has_avx2() {
         if len <= 144 {
             // SAFETY: the processor has AVX2, the length is checked; the rest is forwarded.
             unsafe { avx2::five(ptr, len) }
-        } else if len <= 528 {
-            // SAFETY: as above.
-            unsafe { avx2::seventeen(ptr, len) }
-        } else {
+        } else if len > 528 {
             // SAFETY: as above, by (length).
             unsafe { avx2::thirty_three(ptr, len) }
+        } else if features.has_fast_avx512() {
+            // SAFETY: the processor has AVX-512; the rest as above.
+            unsafe { avx512::nine(ptr, len) }
+        } else {
+            // SAFETY: as above.
+            unsafe { avx2::seventeen(ptr, len) }
         }
     } else {
         // SAFETY: all is forwarded.
@@ -394,11 +386,7 @@ mod tests {
     fn avx512_matches_the_oracle() {
         if std::arch::is_x86_feature_detected!("avx512f") {
             // SAFETY: the oracle hands over bytes that it owns; AVX-512 was found.
-            expect_checked_slots(64..=144, |ptr, len| unsafe { avx512::three(ptr, len) });
-            // SAFETY: as above.
             expect_checked_slots(64..=528, |ptr, len| unsafe { avx512::nine(ptr, len) });
-            // SAFETY: as above.
-            expect_checked_slots(512..=1040, |ptr, len| unsafe { avx512::seventeen(ptr, len) });
         }
     }
 }

@@ -10,8 +10,8 @@
 //!
 //! Mid slots, 80 to 1,040 bytes, come in random sizes: a loop ends wrongly predicted at nearly every one. They are
 //! zeroed by as many stores as the longest slot of a group (up to 144, 528 and 1,040 bytes) needs, which overlap in
-//! shorter ones, without a branch; of 64 bytes where the processor has AVX-512, since the fewer there are of them in a
-//! row, the less they wait for the level 2 cache. `docs/mitigations/flush.md` has the figures.
+//! shorter ones, without a branch. They are 32 bytes long, and in the group between, where that is faster, 64 if the
+//! processor has AVX-512. `docs/mitigations/flush.md` has the figures.
 //!
 //! Measured on Zen 4: 512 bits are no faster than 256, `rep stosb` is slower below 30 KiB and equal above,
 //! and non-temporal stores win from 16 MiB on if the range is not cached (291 against 600 us) and lose
@@ -92,27 +92,19 @@ pub(crate) unsafe fn zero_small_slot(ptr: NonNull<u8>, len: usize) {
 #[inline(always)]
 pub(crate) unsafe fn zero_mid_slot(ptr: NonNull<u8>, len: usize) {
     let features = Features::seen();
-    if features.has_fast_avx512() {
-        if len <= 144 {
-            // SAFETY: the processor has AVX-512, the length is checked; the rest is forwarded.
-            unsafe { avx512::three(ptr, len) };
-        } else if len <= 528 {
-            // SAFETY: as above.
-            unsafe { avx512::nine(ptr, len) };
-        } else {
-            // SAFETY: as above, by (length).
-            unsafe { avx512::eighteen(ptr, len) };
-        }
-    } else if features.has_avx2() {
+    if features.has_avx2() {
         if len <= 144 {
             // SAFETY: the processor has AVX2, the length is checked; the rest is forwarded.
             unsafe { avx2::five(ptr, len) };
-        } else if len <= 528 {
-            // SAFETY: as above.
-            unsafe { avx2::seventeen(ptr, len) };
-        } else {
+        } else if len > 528 {
             // SAFETY: as above, by (length).
             unsafe { avx2::thirty_three(ptr, len) };
+        } else if features.has_fast_avx512() {
+            // SAFETY: the processor has AVX-512; the rest as above.
+            unsafe { avx512::nine(ptr, len) };
+        } else {
+            // SAFETY: as above.
+            unsafe { avx2::seventeen(ptr, len) };
         }
     } else {
         // SAFETY: all is forwarded.
@@ -354,11 +346,7 @@ mod tests {
     fn avx512_matches_the_oracle() {
         if std::arch::is_x86_feature_detected!("avx512f") {
             // SAFETY: the oracle hands over bytes that it owns; AVX-512 was found.
-            expect_zeroed_slots(64..=144, |ptr, len| unsafe { avx512::three(ptr, len) });
-            // SAFETY: as above.
             expect_zeroed_slots(144..=528, |ptr, len| unsafe { avx512::nine(ptr, len) });
-            // SAFETY: as above.
-            expect_zeroed_slots(512..=1040, |ptr, len| unsafe { avx512::eighteen(ptr, len) });
         }
     }
 
