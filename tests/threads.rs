@@ -103,7 +103,9 @@ fn work(heap: &Oubliette, mailboxes: Mailboxes<Parcel>, number: usize, generatio
 fn pack(heap: &Oubliette, random: &mut Xorshift) -> Parcel {
     let size = match random.below(100) {
         0 => 40_000 + random.below(200_000),
-        1..=9 => 1000 + random.below(10_000),
+        // One size, so that its places stay open and go from thread to thread.
+        1 | 2 => 65_536,
+        3..=9 => 1000 + random.below(10_000),
         _ => 1 + random.below(300),
     };
     let layout = Layout::from_size_align(size, 1 << random.below(7)).unwrap();

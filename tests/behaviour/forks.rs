@@ -17,6 +17,7 @@ pub(crate) const ROLES: &[Role] = &[
     ("fork_nested", |_| grandchild_does_the_same()),
     ("fork_busy", |_| forks_under_load()),
     ("fork_inherit", |_| program_heap_is_inherited()),
+    ("fork_open_places", |_| child_leaves_open_places_alone()),
     ("fork_exclude", |_| excluded_memory_is_gone()),
 ];
 
@@ -50,6 +51,11 @@ fn a_grandchild_does_the_same() {
         return;
     }
     child::run("fork_nested", "").assert_success();
+}
+
+#[test]
+fn a_child_has_large_blocks_of_its_own() {
+    child::run("fork_open_places", "").assert_success();
 }
 
 #[test]
@@ -197,6 +203,32 @@ fn forks_under_load() {
     DONE.store(true, Ordering::Relaxed);
     threads.into_iter().for_each(|thread| thread.join().unwrap());
     assert!(wallet.is_intact());
+}
+
+/// Where the parent left the place of a large block open, the child makes its own elsewhere, and the parent finds it as it
+/// was.
+fn child_leaves_open_places_alone() {
+    static HEAP: Oubliette = Oubliette::new();
+    let large = layout(100_000, 8);
+    let recycle = || {
+        let block = allocate(&HEAP, large);
+        // SAFETY: a block of that many bytes.
+        let bytes = unsafe { std::slice::from_raw_parts_mut(block, large.size()) };
+        assert!(bytes.iter().all(|&byte| byte == 0), "a new block is zero");
+        bytes.fill(7);
+        // SAFETY: allocated above with this layout.
+        unsafe { free(&HEAP, block, large) };
+        block
+    };
+    let place = recycle();
+    assert_eq!(recycle(), place, "the control");
+    let end = in_child(|| {
+        let own = recycle();
+        assert_ne!(own, place);
+        assert_eq!(recycle(), own);
+    });
+    assert_eq!(end, ChildEnd::Done);
+    assert_eq!(recycle(), place);
 }
 
 /// A child of a program on this heap goes on with its memory, as with any other allocator.
