@@ -14,6 +14,7 @@ pub(crate) fn set(value: c_int) {
 
 /// Sets `errno` to `ENOMEM`, for a function that fails with null.
 #[cold]
+#[inline(never)]
 pub(crate) fn no_memory() -> *mut u8 {
     set(libc::ENOMEM);
     ptr::null_mut()

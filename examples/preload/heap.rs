@@ -17,6 +17,7 @@
 //! ([`foreign_pointers`]).
 
 use core::alloc::{GlobalAlloc, Layout};
+use core::hint;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 use oubliette::Oubliette;
@@ -40,14 +41,19 @@ const SMALL_BYTES: usize = 56;
 #[inline(always)]
 pub(crate) fn allocate(size: usize) -> *mut u8 {
     if size > SMALL_BYTES {
-        return allocate_bigger(size);
+        // SAFETY: so it is.
+        return unsafe { allocate_bigger(size) };
     }
     // SAFETY: 16 is a power of two, and the size, rounded up to it, is small.
     allocate_layout(unsafe { Layout::from_size_align_unchecked(size, ALIGN) })
 }
 
+/// # Safety
+/// - `size` is above `SMALL_BYTES`.
 #[inline(never)]
-fn allocate_bigger(size: usize) -> *mut u8 {
+unsafe fn allocate_bigger(size: usize) -> *mut u8 {
+    // SAFETY: forwarded. The compiler then leaves the heap's shortest way out here.
+    unsafe { hint::assert_unchecked(size > SMALL_BYTES) };
     if size > MOST_BYTES {
         return errno::no_memory();
     }
@@ -96,10 +102,12 @@ pub(crate) unsafe fn free(ptr: *mut u8) {
     }
 }
 
+/// The same, out of line: for any block, and null.
+///
 /// # Safety
 /// - As for `free`.
 #[inline(never)]
-unsafe fn free_elsewhere(ptr: *mut u8) {
+pub(crate) unsafe fn free_elsewhere(ptr: *mut u8) {
     if ptr.is_null() {
         return;
     }

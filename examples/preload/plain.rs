@@ -54,7 +54,7 @@ unsafe fn resize(ptr: *mut c_void, size: usize) -> *mut c_void {
     }
     if size == 0 {
         // SAFETY: forwarded.
-        unsafe { heap::free(ptr.cast()) };
+        unsafe { heap::free_elsewhere(ptr.cast()) };
         return ptr::null_mut();
     }
     // SAFETY: forwarded.

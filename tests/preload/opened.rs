@@ -138,8 +138,10 @@ fn open(path: &str) -> *mut c_void {
     // (dlopen(3)).
     let library = unsafe { libc::dlopen(path.as_ptr(), MODE) };
     if library.is_null() {
-        // SAFETY: after a failure it gives a string (dlerror(3)).
-        panic!("{:?}", unsafe { CStr::from_ptr(libc::dlerror()) });
+        // SAFETY: takes nothing (dlerror(3)).
+        let reason = unsafe { libc::dlerror() };
+        // SAFETY: after a failure it is a string (dlerror(3)).
+        panic!("{:?}", unsafe { CStr::from_ptr(reason) });
     }
     library
 }
