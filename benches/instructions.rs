@@ -92,6 +92,30 @@ fn bounded(count: usize, size: usize) {
     }
 }
 
+unsafe extern "C" {
+    /// malloc(3).
+    fn malloc(size: usize) -> *mut u8;
+    /// free(3).
+    #[link_name = "free"]
+    fn c_free(block: *mut u8);
+    /// malloc_usable_size(3).
+    fn malloc_usable_size(block: *mut u8) -> usize;
+}
+
+/// By the names that C knows, of whoever has them: `examples/preload`, where it is preloaded.
+fn as_c(count: usize, size: usize) {
+    // SAFETY: any size will do.
+    let block = unsafe { malloc(1) };
+    // SAFETY: a live block.
+    assert_eq!(unsafe { malloc_usable_size(block) }, 1, "the library is not preloaded");
+    for _ in 0..count {
+        // SAFETY: any size will do.
+        let block = black_box(unsafe { malloc(black_box(size)) });
+        // SAFETY: allocated above, freed once.
+        unsafe { c_free(block) };
+    }
+}
+
 /// Allocated by one thread, freed by another.
 fn remote(count: usize, size: usize) {
     let layout = layout(size);
@@ -124,6 +148,8 @@ fn main() {
         "by_address_256" => by_address(count, 256),
         "bounded_32" => bounded(count, 32),
         "remote_32" => remote(count, 32),
+        "preload_32" => as_c(count, 32),
+        "preload_256" => as_c(count, 256),
         _ => panic!("no such case: {case}"),
     }
 }
