@@ -309,7 +309,7 @@ impl ThreadHeap {
         // SAFETY: the block is not in use any more, as the caller promises; 80 to 1,040 bytes from a granule on.
         unsafe { wipe::zero_mid_slot(ptr, slot_bytes) };
         if flush == Flush::Bounded {
-            self.remember_lines_slow(granule.offset(), slot_bytes)
+            self.remember_mid_lines(granule.offset(), slot_bytes)
         } else {
             Freed::Done
         }
@@ -501,6 +501,17 @@ impl ThreadHeap {
         // Not more than this and the next, and most often they are remembered already.
         if !self.pending.has(line) {
             return self.remember_lines_slow(granule.offset(), len);
+        }
+        self.count_free(len)
+    }
+
+    /// The same for a slot of up to 1,040 bytes.
+    #[inline(always)]
+    fn remember_mid_lines(&self, offset: usize, len: usize) -> Freed {
+        let first = (offset >> LINE_SHIFT) as u32;
+        let last = ((offset + len - 1) >> LINE_SHIFT) as u32;
+        if !self.pending.remember_again(first, last) {
+            return self.remember_lines_slow(offset, len);
         }
         self.count_free(len)
     }

@@ -12,7 +12,7 @@
 //! free a range: its group is there   -> set its bits
 //!               place is empty       -> put the group there
 //!               place is taken       -> write the lines of the older group back, put the new one there
-//! every 16 MiB  -> write all of the table back, fence once, empty it
+//! every 64 MiB  -> write all of the table back, fence once, empty it
 //! ```
 //! **Bound.** Lines that are freed and not yet past the caches: at most [`PENDING_LINES`] (4.1 MiB) for each thread that
 //! stand in its table, and those pushed out of it since its last fence, for which the write-back is already under way.
@@ -50,7 +50,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use super::geometry::{PAYLOAD_BYTES, UNIT_BYTES};
 
 /// Freed bytes after which a thread writes everything back.
-pub(crate) const BYTES_PER_FENCE: usize = 16 << 20;
+pub(crate) const BYTES_PER_FENCE: usize = 64 << 20;
 /// log2 of the bytes of a line.
 pub(crate) const LINE_SHIFT: u32 = 6;
 /// Most lines that a thread remembers: those of all groups, and the one behind each.
@@ -141,6 +141,26 @@ impl Pending {
             }
             from = end + 1;
         }
+    }
+
+    /// Remembers lines `first` to `last` of a slab, a group's at most, if their groups have their places already. Tells
+    /// whether it did. Two groups or one, it takes the same steps: which it is cannot be foretold.
+    #[inline(always)]
+    pub(crate) fn remember_again(&self, first: u32, last: u32) -> bool {
+        debug_assert!(last - first <= LINES, "a group's lines, and the one behind");
+        let bits = (u64::from(u32::MAX) >> (LINES - (last - first).max(1))) << (first % LINES);
+        let group = first / LINES;
+        let (low, high) = (bits << 32, bits & !u64::from(u32::MAX));
+        // Where none is in the next group, those of the first a second time.
+        let (group_2, bits_2) = if high == 0 { (group, low) } else { (group + 1, high) };
+        let (entry, entry_2) = (self.entry(group), self.entry(group_2));
+        if entry.group() != group || entry_2.group() != group_2 {
+            return false;
+        }
+        self.entries[group as usize % ENTRIES].store(entry.0 | low, Ordering::Relaxed);
+        let entry_2 = self.entry(group_2);
+        self.entries[group_2 as usize % ENTRIES].store(entry_2.0 | bits_2, Ordering::Relaxed);
+        true
     }
 
     #[inline(always)]
@@ -277,6 +297,28 @@ mod tests {
         }
         table.remember(at + 4 + far, at + 4 + far, |line| assert!((at + 4..=at + 32).contains(&line)));
         assert!(!table.has(at + 4) && table.has(at + 4 + far) && table.has(at + 32));
+    }
+
+    #[test]
+    fn remembers_again_what_has_a_place() {
+        let (table, other) = (table(), table());
+        for first in 2 * UNIT_LINES..2 * UNIT_LINES + 3 * LINES {
+            for last in first..=first + LINES {
+                if !table.remember_again(first, last) {
+                    assert!(!table.has(first) || !table.has(last.max(first + 1) - 1), "{first} to {last}");
+                    table.remember(first, last, |_| panic!("pushed out"));
+                }
+                other.remember(first, last, |_| panic!("pushed out"));
+                let bits =
+                    |table: &Pending| table.entries.each_ref().map(|entry| entry.load(Ordering::Relaxed));
+                assert!(bits(&table) == bits(&other), "{first} to {last}");
+            }
+            table.empty(|_| ());
+            other.empty(|_| ());
+        }
+        table.remember(UNIT_LINES, UNIT_LINES + 1, |_| panic!("pushed out"));
+        let far = UNIT_LINES + ENTRIES as u32 * LINES;
+        assert!(!table.remember_again(far, far + 1), "another has its place");
     }
 
     #[test]
