@@ -197,7 +197,8 @@ pub fn flush() {
 /// at hand. This gives all of that back, of the calling thread and of threads that have ended; what other
 /// running threads hold stays theirs.
 ///
-/// The places that are kept ready for isolated secrets are given back too.
+/// The places that are kept ready for isolated secrets are given back too, and what a heap keeps of large blocks for
+/// the next: 16 MiB at most, and 4 MiB more in the heap of a whole program (1 MiB where every page must be locked).
 ///
 /// Costs about 10 µs for each slab given back. Never touches a block in use.
 #[cfg(not(loom))]
