@@ -37,6 +37,18 @@ pub(crate) struct Local<'a> {
     heap: &'a ThreadHeap,
 }
 
+/// Free slots on their way back to their slab: bits of one word of its bitmap.
+#[derive(Clone, Copy, Debug)]
+struct Returns {
+    /// Granule / 64.
+    word: u32,
+    bits: u64,
+}
+
+impl Returns {
+    const NONE: Self = Self { word: 0, bits: 0 };
+}
+
 impl<'a> Local<'a> {
     /// # Safety
     /// - The calling thread holds `heap`, which is set up and belongs to `shared`.
@@ -188,12 +200,15 @@ impl<'a> Local<'a> {
         };
         let tables = &self.shared.tables;
         self.heap.know(self.shared.known_bytes());
-        for i in 0..UNIT_GRANULES {
-            tables.shadow(unit.granule(i * GRANULE_BYTES)).store(shadow::NEVER, Ordering::Relaxed);
-        }
         let shape = &CLASSES[class];
         let bits = tables.free_bits(unit);
         let is_second_hand = tables.header(unit).is_second_hand.load(Ordering::Relaxed) != 0;
+        if is_second_hand {
+            // Fresh metadata is zero, which is what this stores.
+            for i in 0..UNIT_GRANULES {
+                tables.shadow(unit.granule(i * GRANULE_BYTES)).store(shadow::NEVER, Ordering::Relaxed);
+            }
+        }
         for i in 0..shape.nr_slots {
             let granule = unit.granule((shape.first_bytes + i * shape.slot_bytes) as usize);
             let (word, mask) = granule.bit();
@@ -219,23 +234,49 @@ impl<'a> Local<'a> {
 
     /// Makes room in a full stash: puts half of what is not held back away, the oldest slots.
     pub(crate) fn spill(self, class: usize) {
-        let shape = &CLASSES[class];
-        self.heap.bin(class).spill(shape.stash_len / 2, |number| self.put_back(class, number));
+        let mut returns = Returns::NONE;
+        let (bin, shape) = (self.heap.bin(class), &CLASSES[class]);
+        bin.spill(shape.stash_len / 2, |number| returns = self.put_back(class, returns, number));
+        self.put_word_back(class, returns);
     }
 
-    /// Puts a free slot back into its slab.
-    fn put_back(self, class: usize, number: u32) {
-        // SAFETY: the slot comes from this thread heap's stash, or from a slab of its own.
-        let granule = unsafe { Granule::new(number) };
-        let unit = granule.unit();
-        let (word, mask) = granule.bit();
-        let cell = &self.shared.tables.free_bits(unit)[word];
-        let bits = cell.load(Ordering::Relaxed);
-        if bits & mask != 0 {
+    /// Puts every slot at hand back into its slab.
+    fn put_all_back(self, class: usize) {
+        let mut returns = Returns::NONE;
+        self.heap.bin(class).empty(|number| returns = self.put_back(class, returns, number));
+        self.put_word_back(class, returns);
+    }
+
+    /// Adds a free slot to those that go back to their slab, which those of another word do now. Slots that were
+    /// neighbours in use often come back together.
+    fn put_back(self, class: usize, returns: Returns, number: u32) -> Returns {
+        let (word, bit) = (number / 64, 1 << (number % 64));
+        if word != returns.word {
+            self.put_word_back(class, returns);
+            return Returns { word, bits: bit };
+        }
+        if returns.bits & bit != 0 {
             Corruption::DoubleFree.abort();
         }
-        cell.store(bits | mask, Ordering::Relaxed);
-        self.count_free(class, unit, 1);
+        Returns { word, bits: returns.bits | bit }
+    }
+
+    /// Puts free slots of one word back into their slab.
+    fn put_word_back(self, class: usize, returns: Returns) {
+        if returns.bits == 0 {
+            return;
+        }
+        // SAFETY: a granule in the unit of slots from this thread heap's stash.
+        let granule = unsafe { Granule::new(returns.word * 64) };
+        let unit = granule.unit();
+        let (word, _) = granule.bit();
+        let cell = &self.shared.tables.free_bits(unit)[word];
+        let bits = cell.load(Ordering::Relaxed);
+        if bits & returns.bits != 0 {
+            Corruption::DoubleFree.abort();
+        }
+        cell.store(bits | returns.bits, Ordering::Relaxed);
+        self.count_free(class, unit, returns.bits.count_ones());
     }
 
     /// Notes that `n` slots of a slab became free, and releases the slab if too many are empty.
@@ -351,7 +392,7 @@ impl<'a> Local<'a> {
         self.send_all();
         let before = self.heap.nr_slabs.get();
         for (class, _) in CLASSES.iter().enumerate() {
-            self.heap.bin(class).empty(|number| self.put_back(class, number));
+            self.put_all_back(class);
         }
         self.collect_mail();
         self.release_empty(kept);
