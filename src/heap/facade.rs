@@ -22,8 +22,8 @@ use crate::policy::settle_secret_backing;
 use crate::{Backing, Error, Flush, Fork, Lock, Policy, Seal, wipe};
 use ways_out::{allocate_any, allocate_mid, allocate_small_renewed, free_mid, free_slow};
 
-/// One for each combination of backing, lock and fork; hidden memory is locked and excluded by nature, so one for it;
-/// and one for secrets that a protection key seals, whatever backs them.
+/// One for each combination of backing, lock and fork; one for hidden memory, which is locked and excluded by nature; and
+/// one for secrets that a protection key seals, whatever backs them.
 pub(crate) const NR_HEAPS: usize = 2 * 3 * 3 + 2;
 
 /// The most addresses that a heap of secrets reserves.
@@ -172,8 +172,7 @@ impl Heap {
         match self.root().compare_exchange(ptr::null_mut(), pointer, Ordering::Release, Ordering::Acquire) {
             Ok(_) => Ok(mine),
             Err(_) => {
-                // Another thread was faster.
-                // SAFETY: made above and not known to anybody.
+                // SAFETY: made above and not known to anybody, since another thread was faster.
                 unsafe { mine.destroy() };
                 self.shared().ok_or(Error::TooLarge)
             }
@@ -272,7 +271,7 @@ impl Heap {
         unsafe { self.free_hot(ptr.as_ptr(), Some(layout.size()), flush, otherwise) }
     }
 
-    /// Frees a block if this thread knows its slab, or else calls `otherwise`: also for null.
+    /// Frees a block if this thread knows its slab, or else, also for null, calls `otherwise`.
     ///
     /// # Safety
     /// - If `ptr` came from this heap, it did with this size if one is given, and nobody uses the block any more.
