@@ -498,8 +498,8 @@ impl ThreadHeap {
     #[inline(always)]
     fn remember_lines(&self, granule: Granule, len: usize) -> Freed {
         let line = granule.number() >> (LINE_SHIFT - GRANULE_BYTES.trailing_zeros());
-        // Not more than this and the next, and most often they are remembered already.
-        if !self.pending.has(line) {
+        // Not more than this and the next, and most often their group is remembered already.
+        if !self.pending.remember_one_again(line) {
             return self.remember_lines_slow(granule.offset(), len);
         }
         self.count_free(len)

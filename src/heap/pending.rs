@@ -96,12 +96,6 @@ impl Entry {
         self.0 as u32
     }
 
-    /// Whether the bit of a line of this group is set.
-    #[inline(always)]
-    const fn has(self, line: u32) -> bool {
-        self.0 >> ((line % LINES) | 32) & 1 != 0
-    }
-
     /// Hands out every line.
     #[inline(always)]
     fn visit(self, mut see: impl FnMut(u32)) {
@@ -120,11 +114,25 @@ impl Entry {
 }
 
 impl Pending {
-    /// Whether `line` and the one behind it are remembered.
+    /// Remembers `line` and the one behind it, if their group has its place already. Tells whether it did.
     #[inline(always)]
-    pub(crate) fn has(&self, line: u32) -> bool {
+    pub(crate) fn remember_one_again(&self, line: u32) -> bool {
+        let group = line / LINES;
+        let entry = self.entry(group);
+        if entry.group() != group {
+            return false;
+        }
+        // Whether the bit is set already is not asked: that could not be foretold.
+        let bit = 1 << ((line % LINES) | 32);
+        self.entries[group as usize % ENTRIES].store(entry.0 | bit, Ordering::Relaxed);
+        true
+    }
+
+    /// Whether `line` and the one behind it are remembered.
+    #[cfg(test)]
+    fn has(&self, line: u32) -> bool {
         let entry = self.entry(line / LINES);
-        entry.group() == line / LINES && entry.has(line)
+        entry.group() == line / LINES && entry.0 >> ((line % LINES) | 32) & 1 != 0
     }
 
     /// Remembers lines `first` to `last` of a slab; hands those that lose their place to `write_back`.
@@ -319,6 +327,11 @@ mod tests {
         table.remember(UNIT_LINES, UNIT_LINES + 1, |_| panic!("pushed out"));
         let far = UNIT_LINES + ENTRIES as u32 * LINES;
         assert!(!table.remember_again(far, far + 1), "another has its place");
+        assert!(!table.remember_one_again(far) && !table.has(UNIT_LINES + 1));
+        assert!(
+            table.remember_one_again(UNIT_LINES + 1) && table.has(UNIT_LINES + 1) && table.has(UNIT_LINES)
+        );
+        assert!(!table.has(UNIT_LINES + 2));
     }
 
     #[test]
