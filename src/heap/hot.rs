@@ -36,6 +36,7 @@
 )]
 
 mod resize;
+mod wiping;
 
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -45,7 +46,6 @@ use super::canary::{canary, marker};
 use super::class::{CANARY_BYTES, Class, HELD_BACK, MID_MAX_BYTES, SMALL_MAX_BYTES};
 use super::corruption::Corruption;
 use super::geometry::GRANULE_BYTES;
-use super::pending::LINE_SHIFT;
 use super::shadow;
 use super::tables::Granule;
 use super::thread::{BINS_BYTES, MID_BINS_BYTES, SMALL_BINS_BYTES, ThreadHeap};
@@ -465,83 +465,6 @@ impl ThreadHeap {
             Err(Corruption::Underflow)
         } else {
             Err(Corruption::Overflow)
-        }
-    }
-
-    /// Wipes a slot as `flush` says.
-    ///
-    /// # Safety
-    /// - A slot of this size starts at `granule`, and nobody uses its block.
-    #[inline(never)]
-    pub(crate) unsafe fn wipe_slot(&self, granule: Granule, slot_bytes: usize, flush: Flush) -> Freed {
-        let ptr = self.address(granule);
-        match flush {
-            Flush::Immediate => {
-                // SAFETY: the slot is mapped and not in use.
-                unsafe { wipe::zero_and_flush(ptr, slot_bytes) };
-                Freed::Done
-            }
-            Flush::Off => {
-                // SAFETY: as above; a slot starts on a granule and is granules long.
-                unsafe { wipe::zero_slot(ptr, slot_bytes) };
-                Freed::Done
-            }
-            Flush::Bounded => {
-                // SAFETY: as above.
-                unsafe { wipe::zero_slot(ptr, slot_bytes) };
-                self.remember_lines_slow(granule.offset(), slot_bytes)
-            }
-        }
-    }
-
-    /// Remembers the lines of a small slot that was freed.
-    #[inline(always)]
-    fn remember_lines(&self, granule: Granule, len: usize) -> Freed {
-        let line = granule.number() >> (LINE_SHIFT - GRANULE_BYTES.trailing_zeros());
-        // Not more than this and the next, and most often their group is remembered already.
-        if !self.pending.remember_one_again(line) {
-            return self.remember_lines_slow(granule.offset(), len);
-        }
-        self.count_free(len)
-    }
-
-    /// The same for a slot of up to 1,040 bytes.
-    #[inline(always)]
-    fn remember_mid_lines(&self, offset: usize, len: usize) -> Freed {
-        let first = (offset >> LINE_SHIFT) as u32;
-        let last = ((offset + len - 1) >> LINE_SHIFT) as u32;
-        if !self.pending.remember_again(first, last) {
-            return self.remember_lines_slow(offset, len);
-        }
-        self.count_free(len)
-    }
-
-    /// The same for any range.
-    #[inline(never)]
-    fn remember_lines_slow(&self, offset: usize, len: usize) -> Freed {
-        self.remember_range(offset, len);
-        self.count_free(len)
-    }
-
-    #[inline(always)]
-    fn count_free(&self, len: usize) -> Freed {
-        if self.pending.is_due(len) { Freed::DoneAndDue } else { Freed::Done }
-    }
-
-    /// Remembers the lines of a range, which is not empty.
-    fn remember_range(&self, offset: usize, len: usize) {
-        let first = (offset >> LINE_SHIFT) as u32;
-        let last = ((offset + len - 1) >> LINE_SHIFT) as u32;
-        self.pending.remember(first, last, |line| self.write_back_line(line));
-    }
-
-    /// Starts to write back a line of the slab zone.
-    #[inline(always)]
-    pub(crate) fn write_back_line(&self, line: u32) {
-        let ptr = self.base.get().wrapping_add((line as usize) << LINE_SHIFT);
-        if let Some(ptr) = NonNull::new(ptr) {
-            // SAFETY: a line of a slab (`Pending`), and slabs stay mapped and readable.
-            unsafe { wipe::write_back_line(ptr) };
         }
     }
 

@@ -116,8 +116,8 @@ impl Local<'_> {
         if state.swap(shadow::REMOTE, Ordering::AcqRel) != live {
             return Freed::NotDone;
         }
-        // SAFETY: nobody uses the block any more, as the caller promises.
-        let freed = unsafe { heap.wipe_slot(granule, slot_bytes, flush) };
+        // SAFETY: nobody uses the block any more, as the caller promises; not more than `ALWAYS_CHECKED_BYTES`.
+        let freed = unsafe { heap.wipe_short_slot(granule, slot_bytes, flush) };
         if flush == Flush::Bounded {
             self.note_lines(granule.unit());
         }
