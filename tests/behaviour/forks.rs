@@ -262,6 +262,10 @@ fn excluded_memory_is_gone() {
     static HEAP: Oubliette = Oubliette::with_policy(Policy::SECRET.with_fork(Fork::Exclude));
     let layout = layout(100, 8);
     let block = allocate(&HEAP, layout);
+    let inherited = [30, 100, 1000, 3000, 20_000, 100_000].map(|size| {
+        let layout = self::layout(size, 8);
+        (allocate(&HEAP, layout), layout)
+    });
     let child = in_child(|| {
         // SAFETY: not in this process: the fault is what is asked for.
         let _: u8 = unsafe { block.read_volatile() };
@@ -275,6 +279,22 @@ fn excluded_memory_is_gone() {
         unsafe { free(&HEAP, own, layout) };
     });
     assert_eq!(child, ChildEnd::Done);
+    let child = in_child(|| {
+        // With a block of its own, so that the child has a thread heap, and does not take these for blocks of that: it
+        // must not look at them.
+        let own = allocate(&HEAP, layout);
+        for (block, layout) in &inherited {
+            // SAFETY: as above.
+            unsafe { HEAP.dealloc(*block, *layout) };
+        }
+        // SAFETY: allocated with this layout.
+        unsafe { free(&HEAP, own, layout) };
+    });
+    assert_eq!(child, ChildEnd::Done);
     // SAFETY: allocated with this layout.
     unsafe { free(&HEAP, block, layout) };
+    for (block, layout) in inherited {
+        // SAFETY: as above.
+        unsafe { free(&HEAP, block, layout) };
+    }
 }
