@@ -27,8 +27,9 @@ pub(crate) enum Order {
 /// one half of the stash: drawn drawn  next ... last  0     the run: drawn from, one after the other
 /// the other:             first ... fill           fill_end  freed: becomes the run when that is used up
 /// ```
-/// So a slot comes back after as many others as are held back at least, in the order in which they were freed. A ring,
-/// which did the same, takes twice the instructions: two places and their distance to look at for each.
+/// So slots come back in the order in which they were freed, after as many others as are held back at least; or, drawn by
+/// lot, each as one of the oldest. A ring, which did the same, takes twice the instructions: two places and their distance
+/// to look at for each.
 ///
 /// # Invariants
 /// 1. `next` and `fill` are below `STASH_LEN`, in one half each, at most `RUN_MAX` behind its start; while the thread
@@ -172,23 +173,26 @@ impl Bin {
         true
     }
 
-    /// Makes a run of what was freed and of what is left of the old one, if both are more than is held back. Tells
-    /// whether it did.
-    pub(crate) fn renew(&self, rng: &Cell<Rng>) -> bool {
-        let (start, mut fill) = (self.fill_start(), self.fill.get());
+    /// Makes a run of what is left of the old one and of what was freed, in this order, if both are more than is held
+    /// back. Tells whether it did.
+    pub(crate) fn renew(&self) -> bool {
+        let (start, fill, next) = (self.fill_start(), self.fill.get(), self.next.get());
         let left = self.nr_left();
         // No more are left where a draw came to nothing.
         if fill == start || left > HELD_BACK || fill - start + left <= self.held_back() {
             return false;
         }
-        for at in 0..left {
-            self.place(fill).set(self.place(self.next.get() + at).get());
-            fill += 1;
+        if left != 0 {
+            for at in (start..fill).rev() {
+                self.place(at + left).set(self.place(at).get());
+            }
+            for at in 0..left {
+                self.place(start + at).set(self.place(next + at).get());
+            }
         }
-        self.end_run(fill);
+        self.end_run(fill + left);
         self.next.set(start);
         self.fill_from(HALF - start);
-        self.shuffle(rng);
         true
     }
 
@@ -336,7 +340,7 @@ mod tests {
                 let mut drawn = bin.draw(&heap.rng, HELD_BACK, Order::Runs);
                 if drawn.is_none() {
                     let is_enough = model.len() as u32 > HELD_BACK;
-                    assert_eq!(bin.renew(&heap.rng), is_enough, "{} left", model.len());
+                    assert_eq!(bin.renew(), is_enough, "{} left", model.len());
                     drawn = bin.draw(&heap.rng, HELD_BACK, Order::Runs);
                 }
                 match drawn {
@@ -348,6 +352,43 @@ mod tests {
                 }
             }
             assert_eq!(bin.len() as usize, model.len());
+        }
+    }
+
+    #[test]
+    fn by_lot_one_of_the_oldest_comes_back() {
+        // Small slots, and some of which fewer are held back.
+        for class in [0, 20] {
+            let held_back = CLASSES[class].held_back;
+            let heap = bin(class, Order::Lot, CLASSES[class].limit());
+            let bin = heap.bin(class);
+            let mut model: VecDeque<u32> = (1..=bin.len()).collect();
+            let mut rng = Rng::new(7);
+            let mut in_use = Vec::new();
+            let mut nr_renewed = 0;
+            for _ in 0..20_000 {
+                if rng.below(2) == 0 && !in_use.is_empty() {
+                    let slot = in_use.swap_remove(rng.below(in_use.len() as u32) as usize);
+                    if bin.push(slot) {
+                        model.push_back(slot);
+                    } else {
+                        in_use.push(slot);
+                    }
+                    continue;
+                }
+                let mut drawn = bin.draw_any(&heap.rng);
+                if drawn.is_none() && bin.renew() {
+                    nr_renewed += 1;
+                    drawn = bin.draw_any(&heap.rng);
+                }
+                let Some(slot) = drawn else { continue };
+                // The oldest takes its place.
+                let at = model.iter().take(held_back as usize + 1).position(|&old| old == slot);
+                model.swap(at.expect("a slot that is not one of the oldest"), 0);
+                model.pop_front();
+                in_use.push(slot);
+            }
+            assert!(nr_renewed > 100, "class {class}: {nr_renewed}");
         }
     }
 
@@ -365,7 +406,7 @@ mod tests {
                 match rng.below(9) {
                     0..=3 => {
                         let mut drawn = bin.draw_any(&heap.rng);
-                        if drawn.is_none() && bin.renew(&heap.rng) {
+                        if drawn.is_none() && bin.renew() {
                             nr_renewed += 1;
                             drawn = bin.draw_any(&heap.rng);
                             assert!(drawn.is_some(), "{order:?} {class}: nothing in a new run");

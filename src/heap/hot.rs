@@ -139,7 +139,7 @@ impl ThreadHeap {
     pub(crate) unsafe fn allocate_any(&self, class: usize, size: usize) -> *mut u8 {
         let bin = self.bin(class);
         let mut drawn = bin.draw_any(&self.rng);
-        if drawn.is_none() && bin.renew(&self.rng) {
+        if drawn.is_none() && bin.renew() {
             drawn = bin.draw_any(&self.rng);
         }
         let Some(number) = drawn else { return core::ptr::null_mut() };

@@ -69,7 +69,7 @@ impl<'a> Local<'a> {
     pub(crate) fn refill(self, class: usize) -> Result<(), Error> {
         let shape = &CLASSES[class];
         let bin = self.heap.bin(class);
-        if bin.renew(&self.heap.rng) {
+        if bin.renew() {
             return Ok(());
         }
         self.send_all();

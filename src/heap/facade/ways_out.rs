@@ -23,7 +23,7 @@ use crate::os::{self, Errno};
 pub(super) fn allocate_small_renewed(layout: Layout, heap: &Heap, local: &'static ThreadHeap) -> *mut u8 {
     // SAFETY: as below.
     let bin = unsafe { local.small_bin_for(layout.size()) };
-    if bin.renew(&local.rng) {
+    if bin.renew() {
         // SAFETY: `local` is what this thread holds of `heap`; a small size, as the caller found.
         let at_hand = unsafe { local.allocate_small(layout.size(), Order::of(heap.policy())) };
         if !at_hand.is_null() {
@@ -49,7 +49,7 @@ pub(super) fn allocate_mid(layout: Layout, heap: &Heap, local: &'static ThreadHe
 fn allocate_mid_renewed(layout: Layout, heap: &Heap, local: &'static ThreadHeap) -> *mut u8 {
     // SAFETY: as below.
     let bin = unsafe { local.bin_for(layout.size()) };
-    if bin.renew(&local.rng) {
+    if bin.renew() {
         // SAFETY: as in `allocate_mid`.
         let at_hand = unsafe { local.allocate_mid(layout.size()) };
         if !at_hand.is_null() {
