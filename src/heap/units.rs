@@ -216,8 +216,11 @@ impl Shared {
     /// Locks pages that no block uses yet, or puts hidden memory in their place.
     fn lock_or_hide(&self, offset: PageBytes, bytes: PageBytes) -> Result<(), Error> {
         if self.policy.backing() == Backing::Hidden {
+            // Of a slab that was here, other threads may still remember lines: see `release_unit`.
+            let is_slab = offset.get() < self.geometry.slab_bytes;
+            let refused = if is_slab { Access::Read } else { Access::None };
             // SAFETY: the pages were taken for a block that is still to be made.
-            return unsafe { self.memory.hide(offset, bytes) };
+            return unsafe { self.memory.hide(offset, bytes, refused) };
         }
         self.memory.lock(offset, bytes)
     }

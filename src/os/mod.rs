@@ -309,7 +309,8 @@ pub(crate) unsafe fn discard(ptr: NonNull<u8>, len: usize, state: LockState) -> 
 /// - Before: no access, nothing of it locked or pinned; or hidden, and then what it holds is gone.
 /// - Result: `NOSYS` where the system has none or it is switched off, `PERM` or what else a sandbox says, `AGAIN` at the
 ///   limit of locked memory, `NOMEM` with too many mappings, `MFILE` without a free descriptor, `BUSY` where other
-///   threads fork all the time. After an error the range is reserved as before.
+///   threads fork all the time. After an error the range is reserved as before, or with
+///   the access `refused`, at any moment.
 /// - Contents: zero. The pages are taken at the first touch; with no memory left for them that is a fault.
 /// - The machine does not hibernate as long as there is any.
 ///
@@ -317,10 +318,10 @@ pub(crate) unsafe fn discard(ptr: NonNull<u8>, len: usize, state: LockState) -> 
 ///
 /// - The whole range came from [`reserve`] and was not released.
 /// - No reference into it is used across the call.
-pub(crate) unsafe fn hide(ptr: NonNull<u8>, len: usize) -> Result<()> {
+pub(crate) unsafe fn hide(ptr: NonNull<u8>, len: usize, refused: Access) -> Result<()> {
     fake::gate(Call::Hide)?;
     // SAFETY: forwarded: the caller promises the same two things.
-    unsafe { backend::hide(ptr, len) }
+    unsafe { backend::hide(ptr, len, refused) }
 }
 
 /// Ends [`hide`] for a range, or for the part of one: reserved addresses again, with this access at once, that

@@ -274,15 +274,21 @@ impl Reservation {
     }
 
     /// Makes a part hidden memory, readable and writable, all zero; children do not get it. What it was before
-    /// (reserved, or hidden) is gone. On an error it is reserved only.
+    /// (reserved, or hidden) is gone. On an error it is reserved only, with the access `refused`.
     ///
     /// # Safety
     ///
     /// - No reference into the part is used across the call.
-    pub(crate) unsafe fn hide(&self, offset: PageBytes, len: PageBytes) -> Result<(), Error> {
+    pub(crate) unsafe fn hide(
+        &self,
+        offset: PageBytes,
+        len: PageBytes,
+        refused: Access,
+    ) -> Result<(), Error> {
         let start = self.part(Operation::Hide, offset, len)?;
         // SAFETY: the part is reserved (invariant 1), and the caller answers for references.
-        unsafe { os::hide(start, len.get()) }.map_err(|errno| failed(Operation::Hide, errno, len))?;
+        unsafe { os::hide(start, len.get(), refused) }
+            .map_err(|errno| failed(Operation::Hide, errno, len))?;
         let key = self.key.load(Ordering::Relaxed);
         if key == NO_KEY {
             return Ok(());
@@ -291,7 +297,7 @@ impl Reservation {
         // SAFETY: the part is reserved (invariant 1); the caller of `seal` answers for references.
         unsafe { os::key_protect(start, len.get(), Access::ReadWrite, key) }.map_err(|errno| {
             // SAFETY: nobody knows that it was hidden.
-            let _ = unsafe { os::unhide(start, len.get(), Access::None) };
+            let _ = unsafe { os::unhide(start, len.get(), refused) };
             failed(Operation::ProtectionKey, errno, len)
         })
     }

@@ -3,7 +3,7 @@
 
 use std::alloc::GlobalAlloc;
 
-use oubliette::{Backing, Error, HeapReport, Oubliette, Policy, SecretBox, SecretVec, report};
+use oubliette::{Backing, Error, Flush, HeapReport, Oubliette, Policy, SecretBox, SecretVec, report};
 
 use crate::support::block::{allocate, free, layout};
 use crate::support::child::{self, Ended, Role};
@@ -19,6 +19,7 @@ pub(crate) const ROLES: &[Role] = &[
     ("old_kernel", |_| on_an_old_kernel()),
     ("little_address_space", |_| with_little_address_space()),
     ("no_address_space", |_| without_address_space()),
+    ("no_files", |_| without_descriptors_for_hidden_memory()),
 ];
 
 type Key = SecretBox<[u8; 32]>;
@@ -264,4 +265,49 @@ fn exercise_program_heap() {
             assert!(memory.is_zero(block.addr(), size), "{size} bytes keep something");
         }
     }
+}
+
+/// Where hidden memory is refused to a slab, what another thread remembers of the one before can still be written back.
+#[test]
+fn refused_hidden_memory_leaves_lines_to_write_back() {
+    play("no_files");
+}
+
+fn without_descriptors_for_hidden_memory() {
+    const POLICY: Policy = Policy::SECRET.with_backing(Backing::Hidden).with_flush(Flush::Bounded);
+    static HEAP: Oubliette = Oubliette::with_policy(POLICY);
+    let layout = layout(1000, 8);
+    // SAFETY: the layout has a size.
+    let first = unsafe { HEAP.alloc(layout) };
+    if first.is_null() {
+        return println!("skipped no hidden memory here");
+    }
+    let blocks: Vec<usize> = (0..600).map(|_| allocate(&HEAP, layout).expose_provenance()).collect();
+    let (done, is_done) = std::sync::mpsc::channel();
+    let (end, is_over) = std::sync::mpsc::channel::<()>();
+    // It frees them all, and stays.
+    let other = std::thread::spawn(move || {
+        for block in blocks {
+            // SAFETY: allocated with this layout, and used by nobody.
+            unsafe { free(&HEAP, std::ptr::with_exposed_provenance_mut(block), layout) };
+        }
+        // Out of free slots of its own it sends them home.
+        let own = allocate(&HEAP, layout);
+        // SAFETY: as above.
+        unsafe { free(&HEAP, own, layout) };
+        done.send(()).unwrap();
+        is_over.recv().unwrap_err();
+    });
+    is_done.recv().unwrap();
+    oubliette::trim();
+    assert!(report().heaps().any(|heap| heap.pending_lines > 0), "nothing to write back");
+    let none = libc::rlimit { rlim_cur: 0, rlim_max: 1024 };
+    // SAFETY: `none` is valid for a read.
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const none) }, 0);
+    // SAFETY: the layout has a size.
+    let nr_made = (0..1000).take_while(|_| !unsafe { HEAP.alloc(layout) }.is_null()).count();
+    assert!(nr_made < 600, "{nr_made} blocks without a descriptor");
+    oubliette::flush();
+    drop(end);
+    other.join().unwrap();
 }

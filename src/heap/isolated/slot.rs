@@ -405,7 +405,7 @@ impl Arena {
         let (offset, len) = self.window(number, record);
         if self.backing == Backing::Hidden {
             // SAFETY: nobody uses the window of a cold slot.
-            unsafe { self.memory.hide(offset, len) }?;
+            unsafe { self.memory.hide(offset, len, Access::None) }?;
             self.counters.locked_bytes.fetch_add(len.get(), Ordering::Relaxed);
             return Ok(());
         }

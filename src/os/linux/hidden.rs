@@ -34,7 +34,7 @@ const NAP: Duration = Duration::from_micros(50);
 /// # Safety
 ///
 /// As for `os::hide`.
-pub(in crate::os) unsafe fn hide(ptr: NonNull<u8>, len: usize) -> Result<()> {
+pub(in crate::os) unsafe fn hide(ptr: NonNull<u8>, len: usize, refused: Access) -> Result<()> {
     FORKS.watch()?;
     let since = Instant::now();
     while since.elapsed() < PATIENCE {
@@ -51,13 +51,13 @@ pub(in crate::os) unsafe fn hide(ptr: NonNull<u8>, len: usize) -> Result<()> {
             Err(errno) => {
                 // Whatever stage it reached: reserved addresses again.
                 // SAFETY: forwarded.
-                let _ = unsafe { unhide(ptr, len, Access::None) };
+                let _ = unsafe { unhide(ptr, len, refused) };
                 return Err(errno);
             }
         }
     }
     // SAFETY: forwarded. A child may have this file, so it must not be used; it is empty.
-    let _ = unsafe { unhide(ptr, len, Access::None) };
+    let _ = unsafe { unhide(ptr, len, refused) };
     Err(Errno::BUSY)
 }
 

@@ -157,7 +157,7 @@ pub(super) const fn features() -> Features {
 /// # Safety
 ///
 /// None needed.
-pub(super) const unsafe fn hide(_ptr: NonNull<u8>, _len: usize) -> Result<()> {
+pub(super) const unsafe fn hide(_ptr: NonNull<u8>, _len: usize, _refused: Access) -> Result<()> {
     Err(Errno::NOSYS)
 }
 

@@ -4,7 +4,7 @@
 #![expect(unsafe_code, reason = "acts on a range that nobody knows yet")]
 
 use super::Kind;
-use crate::os::{self, Errno, Hint};
+use crate::os::{self, Access, Errno, Hint};
 use crate::pages::device_run::map_explicit;
 use crate::pages::hints::{Hints, Measure};
 use crate::pages::layout::RunLayout;
@@ -72,7 +72,7 @@ pub(super) fn protect(
     };
     if is_hidden {
         // SAFETY: nothing refers to the range yet.
-        unsafe { range.hide(data_start, data_bytes) }?;
+        unsafe { range.hide(data_start, data_bytes, Access::None) }?;
     } else {
         range.commit(start, len)?;
     }
