@@ -16,6 +16,9 @@
 //! 2. A copy is used by its own thread only: its address is found by the thread pointer, and no pointer to it is handed
 //!    out.
 //!
+//! Code that switches stacks and goes on in another thread inside one function may find the former thread's copy, as with
+//! every thread-local variable whose address the compiler may keep. (A future is none: it goes on in another call.)
+//!
 //! The name of the variable has the version in it, since two versions of this crate may be in one program, each with
 //! thread heaps of its own. (Two of the same version do not link.)
 
