@@ -5,17 +5,17 @@
 
 use core::alloc::Layout;
 use core::ptr::{self, NonNull};
-use core::sync::atomic::{AtomicPtr, Ordering};
+use core::sync::atomic::{AtomicPtr, Ordering, fence};
 
 use super::bin::Order;
 use super::class::{self, CLASSES, MID_MAX_BYTES, PLAIN_ALIGN, SMALL_MAX_BYTES};
 use super::corruption::Corruption;
 use super::geometry::Constraints;
 use super::hot::{ANY_SIZE, Freed, Where, crime_of};
-use super::inbox::Mail;
 use super::shared::Shared;
 use super::tables::Granule;
-use super::{shadow, slab::Local, thread::ThreadHeap, threads};
+use super::thread::{Keeper, ThreadHeap};
+use super::{shadow, slab::Local, threads};
 use crate::{Backing, Error, Flush, Fork, Lock, Policy, Seal, os, policy::settle_secret_backing, wipe};
 use ways_out::{
     allocate_any, allocate_mid, allocate_renewed, free_mid, free_slow, take_renewed, try_allocate_renewed,
@@ -497,32 +497,29 @@ fn free_elsewhere(
             && shared.is_purged()
             && shared.is_intact_or_wiped(granule, shape, found))
     {
-        return Err(crime);
+        // Acquire: who saw what another thread wiped sees that it freed the block.
+        fence(Ordering::Acquire);
+        let now = state.load(Ordering::Relaxed);
+        return Err(if shadow::is_live(now) { crime } else { crime_of(now) });
     }
-    if owner_class >> 8 == heap.id.get() {
-        // The block is this thread heap's own. What the fast path did not like was a full stash, or a purge.
-        let bin = heap.bin(class);
-        if bin.is_full() {
-            local.spill(class);
-        }
+    let bin = heap.bin(class);
+    let place = shared.home_of(granule).ok_or(Corruption::Metadata)?;
+    let is_own = owner_class >> 8 == heap.id.get();
+    if is_own && bin.is_full() {
+        local.spill(class);
+    }
+    let freed = if is_own && place.keeper == Keeper::Owner {
+        // What the fast path did not like was a full stash, or a purge.
         // SAFETY: it is live, as found above, and nobody uses it any more.
-        if unsafe { heap.release_slot(granule, bin, flush) } == Freed::DoneAndDue {
-            local.write_back_all();
+        unsafe { heap.release_slot(granule, bin, flush) }
+    } else {
+        // SAFETY: it was live and in order, and nobody uses it any more, as the caller of `free` promised.
+        match unsafe { local.claim(granule, live, place, bin, flush) } {
+            // There is room for it, so another thread was faster.
+            Freed::NotDone => return Err(Corruption::DoubleFree),
+            freed => freed,
         }
-        return Ok(());
-    }
-    // Of two threads that free the block at once, one finds it gone. AcqRel: nobody sees it wiped before.
-    if state.swap(shadow::REMOTE, Ordering::AcqRel) != live {
-        return Err(Corruption::DoubleFree);
-    }
-    // SAFETY: nobody uses the block any more, as the caller of `free` promised.
-    let freed = unsafe { heap.wipe_slot(granule, heap.bin(class).slot_bytes(), flush) };
-    if flush == Flush::Bounded {
-        // Its lines are remembered here, not where the slab is given back.
-        local.note_lines(granule.unit());
-    }
-    let (word, mask) = granule.bit();
-    shared.send_home(granule.unit().number(), word, mask);
+    };
     if freed == Freed::DoneAndDue {
         local.write_back_all();
     }

@@ -181,10 +181,7 @@ impl ThreadHeap {
             }
         }
         let usable = slot_bytes - CANARY_BYTES;
-        match shadow::short(usable, size) {
-            Some(live) => state.store(live, Ordering::Relaxed),
-            None => self.set_long_slack(granule, usable - size),
-        }
+        state.store(self.state_for(granule, usable, size), Ordering::Relaxed);
         // SAFETY: forwarded; the slot is zero, or was never used.
         unsafe { self.open_slot(ptr, slot_bytes, size) }
     }
@@ -477,13 +474,21 @@ impl ThreadHeap {
         unsafe { NonNull::new_unchecked(ptr) }
     }
 
+    /// The state of a block of `size` bytes in a slot for up to `usable`. A long slack is written down.
+    #[inline(always)]
+    fn state_for(&self, granule: Granule, usable: usize, size: usize) -> u8 {
+        shadow::short(usable, size).unwrap_or_else(|| {
+            self.set_long_slack(granule, usable - size);
+            shadow::LIVE_LONG
+        })
+    }
+
     #[cold]
-    pub(crate) fn set_long_slack(&self, granule: Granule, slack: usize) {
+    fn set_long_slack(&self, granule: Granule, slack: usize) {
         let tables = self.tables.get();
         for (i, byte) in (1..).zip(shadow::encode_long(slack)) {
             tables.shadow(granule.within_unit(i)).store(byte, Ordering::Relaxed);
         }
-        tables.shadow(granule).store(shadow::LIVE_LONG, Ordering::Relaxed);
     }
 
     #[cold]

@@ -9,7 +9,7 @@
 //! |---|---|---|
 //! | allocate, hot | pop a slot, check that it is zero, write canary and state | [`hot`] |
 //! | free, hot | check state, canary, neighbour; wipe; remember lines; quarantine | [`hot`] |
-//! | free of another thread's block | check, wipe, mark; wait for more of the same word; send home | [`outgoing`], [`inbox`] |
+//! | free of another thread's block | check, wipe, mark; keep at hand, or wait for more of the same word and send home | [`outgoing`], [`inbox`] |
 //! | refill, spill | move slots between stash and slabs; take blocks freed elsewhere | [`slab`] |
 //! | units | guard, commit, lock, pin; keep warm; give back | [`units`], [`warm`] |
 //! | threads | set up, take over, give up; find what a thread holds | [`threads`], [`registry`], [`held`] |

@@ -21,11 +21,15 @@ use super::pending::LINE_SHIFT;
 use super::shadow;
 use super::shared::Shared;
 use super::tables::{Granule, Unit};
-use super::thread::{ThreadHeap, home_at};
+use super::thread::{Keeper, Place, ThreadHeap};
 use crate::{Error, Lock, wipe};
 
 /// Empty slabs that a thread keeps whatever the number of its slabs: 512 KiB.
 const EMPTY_KEPT: u32 = 8;
+
+/// A slab becomes common when so many of its blocks come home at once, or one in so many of its slots.
+const COMMON_BLOCKS: u32 = 16;
+const COMMON_SHARE: u32 = 8;
 
 /// A thread heap together with the heap it belongs to.
 ///
@@ -225,7 +229,7 @@ impl<'a> Local<'a> {
         // Release: who reads the owner for a block of this slab got the block from it anyway; walkers and
         // `purge` find the class together with the slab.
         header.owner_class.store(self.heap.id.get() << 8 | class as u32, Ordering::Release);
-        tables.home(unit).store(self.heap.home(class), Ordering::Relaxed);
+        tables.home(unit).store(self.heap.home(class, Keeper::Owner), Ordering::Relaxed);
         self.heap.nr_slabs.set(self.heap.nr_slabs.get() + 1);
         self.heap.nr_empty.set(self.heap.nr_empty.get() + 1);
         self.list(class, unit);
@@ -261,7 +265,7 @@ impl<'a> Local<'a> {
         Returns { word, bits: returns.bits | bit }
     }
 
-    /// Puts free slots of one word back into their slab.
+    /// Puts free slots of one word back into their slab, or sends them to who owns it.
     fn put_word_back(self, class: usize, returns: Returns) {
         if returns.bits == 0 {
             return;
@@ -270,6 +274,9 @@ impl<'a> Local<'a> {
         let granule = unsafe { Granule::new(returns.word * 64) };
         let unit = granule.unit();
         let (word, _) = granule.bit();
+        if self.shared.owner(unit.number()) != self.heap.id.get() {
+            return self.return_bits(class, granule, returns.bits);
+        }
         let cell = &self.shared.tables.free_bits(unit)[word];
         let bits = cell.load(Ordering::Relaxed);
         if bits & returns.bits != 0 {
@@ -382,18 +389,29 @@ impl<'a> Local<'a> {
             }
         }
         if count > 0 {
+            self.share_slab(class, unit, count);
             self.count_free(class, unit, count);
+        }
+    }
+
+    /// Makes a slab common of which many blocks came home at a time (`outgoing`).
+    fn share_slab(self, class: usize, unit: Unit, nr_came: u32) {
+        if self.heap.bin(class).order() == Order::Runs
+            && nr_came * COMMON_SHARE >= CLASSES[class].nr_slots.min(COMMON_SHARE * COMMON_BLOCKS)
+        {
+            // Release pairs with Acquire in `home_of`: who finds it common sees what this thread freed of it before.
+            self.shared.tables.home(unit).store(self.heap.home(class, Keeper::Freer), Ordering::Release);
         }
     }
 
     /// Puts every slot at hand back and gives empty slabs up, down to `kept`.
     /// Tells whether it gave any.
     pub(crate) fn trim(self, kept: u32) -> bool {
-        self.send_all();
         let before = self.heap.nr_slabs.get();
         for (class, _) in CLASSES.iter().enumerate() {
             self.put_all_back(class);
         }
+        self.send_all();
         self.collect_mail();
         self.release_empty(kept);
         self.heap.nr_slabs.get() < before
@@ -442,12 +460,13 @@ impl<'a> Local<'a> {
 }
 
 impl Shared {
-    /// Index of the thread heap and class of the slab that a granule lies in, if it lies in one.
+    /// Whose the slab is that a granule lies in, if it lies in one.
     #[inline]
-    pub(crate) fn home_of(&self, granule: Granule) -> Option<(usize, usize)> {
-        let home = self.tables.home_of(granule).load(Ordering::Relaxed);
+    pub(crate) fn home_of(&self, granule: Granule) -> Option<Place> {
+        // Acquire pairs with Release in `share_slab`.
+        let home = self.tables.home_of(granule).load(Ordering::Acquire);
         let first = self.metadata.base().addr().get() + self.geometry.threads_offset;
-        home.checked_sub(first).map(home_at)
+        home.checked_sub(first).map(Place::at)
     }
 }
 
@@ -462,7 +481,7 @@ impl Mail for Shared {
         let unit = unsafe { self.unit_in_list(slab) };
         // The home says it too, and lies on no line that the owner writes to all the time.
         match self.home_of(unit.granule(0)) {
-            Some((index, _)) => index as u32 + 1,
+            Some(place) => place.index as u32 + 1,
             None => 0,
         }
     }

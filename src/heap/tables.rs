@@ -134,9 +134,10 @@ const _: () = assert!(size_of::<Header>() == HEADER_BYTES);
 /// One bit a granule: the slots that are free and in no stash.
 pub(crate) type FreeBits = [AtomicU64; BITMAP_WORDS];
 
-/// Where the blocks of a unit go home to: the address of the bin of its owner, in its class; 0 for a unit that is
-/// no slab. It says what [`Header::owner_class`] says, in a table that is written to only when a slab is made or
-/// given back, so that threads which free each other's blocks read it out of their own caches.
+/// Where the blocks of a unit go home to: the address of the bin of its owner, in its class, or so far behind that it
+/// stands for a common slab ([`Place`](super::thread::Place)); 0 for a unit that is no slab. It says what
+/// [`Header::owner_class`] says, in a table that is written to only when a slab is made, becomes common or is given back,
+/// so that threads which free each other's blocks read it out of their own caches.
 pub(crate) type Home = AtomicUsize;
 
 /// Where the tables of a heap are.

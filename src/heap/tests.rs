@@ -23,6 +23,8 @@ use super::geometry::Constraints;
 use super::rng::Rng;
 use crate::{Backing, Error, Flush, Fork, Lock, Policy};
 
+mod common;
+
 const MODEST: Constraints = Constraints { memory_bytes: 256 << 20, max_threads: 8 };
 const UNLOCKED: Policy = Policy::SECRET.with_backing(Backing::Locked).with_lock(Lock::Off);
 

@@ -29,8 +29,8 @@ use super::tables::Tables;
 /// 2. `known_granules` never exceeds the granules whose metadata is committed; it is 0 while `tables` and
 ///    `base` are not set.
 /// 3. The numbers in the stash of a bin (from `next` on to the first 0, and up to `fill` from the start of its half) are
-///    granules that free slots of its class start with, in slabs of this thread heap, each slot in one place only;
-///    their bit in the free bitmap is clear.
+///    granules that free slots of its class start with, in slabs of this thread heap or common ones of another
+///    ([`Keeper`]), each slot in one place only; their bit in the free bitmap is clear.
 /// 4. `id` is the number of its place plus one; 0 while it is not set up.
 /// 5. `offsets` and `small_offsets` hold offsets of bins in this thread heap: those of the classes of each size, or
 ///    while it is not set up 0, where the first bin is, empty.
@@ -104,10 +104,41 @@ pub(crate) const SMALL_BINS_BYTES: usize = size_of::<Bin>() * NR_SMALL;
 pub(crate) const MID_BINS_BYTES: usize = size_of::<Bin>() * NR_MID;
 pub(crate) const BINS_BYTES: usize = size_of::<Bin>() * NR_CLASSES;
 
-/// Index of the thread heap and class of a home that lies `offset` behind the first thread heap.
-#[expect(clippy::arithmetic_side_effects, reason = "divides by constants that are not zero")]
-pub(crate) const fn home_at(offset: usize) -> (usize, usize) {
-    (offset / THREAD_HEAP_BYTES, offset % THREAD_HEAP_BYTES / size_of::<Bin>())
+/// How far behind a bin the home of a common slab is: in the other half of the thread heap's place, so that the fast
+/// paths of its owner do not take it for their own.
+const COMMON_BYTES: usize = THREAD_HEAP_BYTES / 2;
+const _: () = assert!(BINS_BYTES <= COMMON_BYTES);
+
+/// Into whose stash a block goes when it is freed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Keeper {
+    /// Into that of the thread that owns the slab.
+    Owner,
+    /// Into that of the thread that frees it, if there is room: the slab is *common* (`outgoing`).
+    Freer,
+}
+
+/// What a home says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// Index of the thread heap that owns the slab.
+    pub(crate) index: usize,
+    /// Offset in any thread heap of the bin of the slab's class.
+    pub(crate) bin_offset: usize,
+    pub(crate) keeper: Keeper,
+}
+
+impl Place {
+    /// What a home says that lies `offset` behind the first thread heap.
+    #[inline(always)]
+    pub(crate) const fn at(offset: usize) -> Self {
+        let within = offset % THREAD_HEAP_BYTES;
+        Self {
+            index: offset / THREAD_HEAP_BYTES,
+            bin_offset: within % COMMON_BYTES,
+            keeper: if within < COMMON_BYTES { Keeper::Owner } else { Keeper::Freer },
+        }
+    }
 }
 
 impl ThreadHeap {
@@ -166,9 +197,20 @@ impl ThreadHeap {
         home.wrapping_sub(ptr::from_ref(self).addr())
     }
 
-    /// What the header of a slab of this class holds as its home.
-    pub(crate) fn home(&self, class: usize) -> usize {
-        ptr::from_ref(self.bin(class)).addr()
+    /// The home of a slab of this class.
+    #[expect(clippy::arithmetic_side_effects, reason = "both lie in the place of this thread heap")]
+    pub(crate) fn home(&self, class: usize, keeper: Keeper) -> usize {
+        let bin = ptr::from_ref(self.bin(class)).addr();
+        match keeper {
+            Keeper::Owner => bin,
+            Keeper::Freer => bin + COMMON_BYTES,
+        }
+    }
+
+    /// Whose stash a block goes to whose home is at this offset (`offset_of`).
+    pub(crate) const fn keeper_at(offset: usize) -> Keeper {
+        // Thread heaps lie whole places apart, so it does not matter from which one it is counted.
+        Place::at(offset).keeper
     }
 
     /// The granules that this thread heap knows of.
@@ -222,13 +264,17 @@ mod tests {
                 // SAFETY: not above the largest of these.
                 assert!(ptr::eq(bin, unsafe { heap.small_bin_for(size) }), "size {size}");
             }
-            assert_eq!(heap.offset_of(heap.home(class)), class * size_of::<Bin>());
+            assert_eq!(heap.offset_of(heap.home(class, Keeper::Owner)), class * size_of::<Bin>());
         }
-        assert!(
-            (0..NR_CLASSES)
-                .all(|class| home_at(5 * THREAD_HEAP_BYTES + class * size_of::<Bin>()) == (5, class))
-        );
-        assert!(heap.offset_of(heap.home(NR_SMALL)) == SMALL_BINS_BYTES);
+        for class in 0..NR_CLASSES {
+            for keeper in [Keeper::Owner, Keeper::Freer] {
+                let offset = heap.offset_of(heap.home(class, keeper));
+                let bin_offset = class * size_of::<Bin>();
+                assert_eq!(Place::at(5 * THREAD_HEAP_BYTES + offset), Place { index: 5, bin_offset, keeper });
+                assert_eq!(offset < BINS_BYTES, keeper == Keeper::Owner, "who takes it for its own");
+            }
+        }
+        assert!(heap.offset_of(heap.home(NR_SMALL, Keeper::Owner)) == SMALL_BINS_BYTES);
         assert!(heap.offset_of(0) >= BINS_BYTES);
     }
 }

@@ -1,9 +1,11 @@
-//! A heap of its own for a test or a fuzzer: one thread heap, a walker, and an end.
+//! A heap of its own for a test or a fuzzer: one thread heap, or more that one thread plays, a walker, and an end.
 
 use core::alloc::Layout;
 use core::ptr::{self, NonNull};
 
-use super::{Freed, Shared, allocate_small_slow, class, free_elsewhere};
+use super::{Corruption, Freed, Shared, allocate_small_slow, class, free_elsewhere};
+#[cfg(test)]
+use super::{Granule, Keeper, class::CLASSES};
 use crate::heap::geometry::Constraints;
 use crate::heap::slab::Local;
 use crate::heap::stats::Stats;
@@ -15,6 +17,15 @@ use crate::{Error, Flush, Policy};
 pub(crate) struct PrivateHeap {
     shared: &'static Shared,
     thread: &'static ThreadHeap,
+    end: End,
+}
+
+/// What happens to the heap when a [`PrivateHeap`] is dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Unmap,
+    #[cfg(test)]
+    Keep,
 }
 
 impl core::fmt::Debug for PrivateHeap {
@@ -27,13 +38,19 @@ impl PrivateHeap {
     pub(crate) fn new(policy: Policy, constraints: Constraints) -> Result<Self, Error> {
         let shared = Shared::create(policy, constraints)?;
         match shared.take_thread_heap() {
-            Ok(thread) => Ok(Self { shared, thread }),
+            Ok(thread) => Ok(Self { shared, thread, end: End::Unmap }),
             Err(error) => {
                 // SAFETY: made above; nothing was made in it.
                 unsafe { shared.destroy() };
                 Err(error)
             }
         }
+    }
+
+    /// Another thread heap of the same heap, to be dropped before this one.
+    #[cfg(test)]
+    pub(crate) fn another_thread(&self) -> Result<Self, Error> {
+        Ok(Self { shared: self.shared, thread: self.shared.take_thread_heap()?, end: End::Keep })
     }
 
     fn heap(&self) -> &ThreadHeap {
@@ -56,15 +73,28 @@ impl PrivateHeap {
     /// # Safety
     /// - As for [`Heap::deallocate`](super::Heap::deallocate).
     pub(crate) unsafe fn deallocate(&self, ptr: NonNull<u8>, layout: Layout, flush: Flush) {
+        // SAFETY: forwarded.
+        if let Err(crime) = unsafe { self.try_deallocate(ptr, layout, flush) } {
+            crime.abort();
+        }
+    }
+
+    /// # Safety
+    /// - As for `deallocate`; a block that was freed before is told.
+    pub(crate) unsafe fn try_deallocate(
+        &self,
+        ptr: NonNull<u8>,
+        layout: Layout,
+        flush: Flush,
+    ) -> Result<(), Corruption> {
         // SAFETY: held by this thread; the block is forwarded.
         match unsafe { self.heap().free(ptr, Some(layout.size()), flush) } {
-            Freed::Done => {}
-            Freed::DoneAndDue => self.local().write_back_all(),
-            Freed::NotDone => {
-                if let Err(crime) = free_elsewhere(self.local(), ptr, Some(layout.size()), flush) {
-                    crime.abort();
-                }
+            Freed::Done => Ok(()),
+            Freed::DoneAndDue => {
+                self.local().write_back_all();
+                Ok(())
             }
+            Freed::NotDone => free_elsewhere(self.local(), ptr, Some(layout.size()), flush),
         }
     }
 
@@ -98,6 +128,34 @@ impl PrivateHeap {
         self.shared.walk(&[self.heap()])
     }
 
+    /// The same where another thread heap has slots at hand too.
+    #[cfg(test)]
+    pub(crate) fn walk_with(&self, other: &Self) -> Walked {
+        self.shared.walk(&[self.heap(), other.heap()])
+    }
+
+    /// Who takes the block at `ptr` when it is freed.
+    #[cfg(test)]
+    pub(crate) fn keeper_of(&self, ptr: NonNull<u8>) -> Option<Keeper> {
+        let granule = self.shared.granule_at(ptr.as_ptr()).ok()??;
+        self.shared.home_of(granule).map(|place| place.keeper)
+    }
+
+    /// How many slots of common slabs this thread has at hand that others own.
+    #[cfg(test)]
+    pub(crate) fn nr_foreign(&self) -> usize {
+        let mut nr_foreign = 0;
+        for (class, _) in CLASSES.iter().enumerate() {
+            self.heap().bin(class).visit(|number| {
+                // SAFETY: the number of a slot in a slab.
+                let place = self.shared.home_of(unsafe { Granule::new(number) });
+                nr_foreign +=
+                    usize::from(place.is_none_or(|at| at.index + 1 != self.heap().id.get() as usize));
+            });
+        }
+        nr_foreign
+    }
+
     /// The addresses of its blocks.
     #[cfg(test)]
     pub(crate) fn addresses(&self) -> core::ops::Range<usize> {
@@ -121,7 +179,11 @@ impl PrivateHeap {
 impl Drop for PrivateHeap {
     fn drop(&mut self) {
         self.give_up();
-        // SAFETY: the only thread heap ends here, and blocks of a private heap do not outlive it.
-        unsafe { self.shared.destroy() };
+        match self.end {
+            // SAFETY: the last thread heap ends here, and blocks of a private heap do not outlive it.
+            End::Unmap => unsafe { self.shared.destroy() },
+            #[cfg(test)]
+            End::Keep => {}
+        }
     }
 }

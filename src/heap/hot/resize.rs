@@ -13,13 +13,14 @@ use core::sync::atomic::Ordering;
 
 use crate::heap::canary::marker;
 use crate::heap::class::CLASSES;
+use crate::heap::corruption::Corruption;
 use crate::heap::shadow;
-use crate::heap::thread::ThreadHeap;
+use crate::heap::thread::{Keeper, ThreadHeap};
 use crate::{Flush, wipe};
 
 impl ThreadHeap {
     /// Changes the size of a block inside its slot: what is cut off is wiped. Tells whether it did; a block
-    /// of another thread heap is moved instead. Ends the process if the block is not in order.
+    /// of another thread heap is moved instead, if its slab is not common. Ends the process if the block is not in order.
     ///
     /// # Safety
     /// - The calling thread holds this thread heap.
@@ -36,7 +37,9 @@ impl ThreadHeap {
         let Some(granule) = self.granule_of(ptr.as_ptr()) else { return false };
         let tables = self.tables.get();
         let owner_class = tables.header(granule.unit()).owner_class.load(Ordering::Relaxed);
-        if owner_class != self.id.get() << 8 | class as u32 {
+        let keeper = Self::keeper_at(self.offset_at(granule));
+        let is_at_home = owner_class >> 8 == self.id.get() || keeper == Keeper::Freer;
+        if owner_class & 0xff != class as u32 || !is_at_home {
             return false;
         }
         let live = tables.shadow(granule).load(Ordering::Relaxed);
@@ -65,6 +68,9 @@ impl ThreadHeap {
                 unsafe { wipe::zero_and_flush(cut, cut_bytes) };
             }
             if flush == Flush::Bounded {
+                if owner_class >> 8 != self.id.get() {
+                    self.note_lines(granule.unit());
+                }
                 self.remember_range(granule.offset() + new, old - new);
             }
         }
@@ -72,9 +78,12 @@ impl ThreadHeap {
         // bytes of the canary are the marker.
         unsafe { wipe::store_marker(ptr, new, marker(self.key.get())) };
         // Slots of one class have either form of slack; the long form's bytes stay inside the slot.
-        match shadow::short(usable, new) {
-            Some(state) => tables.shadow(granule).store(state, Ordering::Relaxed),
-            None => self.set_long_slack(granule, usable - new),
+        let state = self.state_for(granule, usable, new);
+        if keeper == Keeper::Owner {
+            tables.shadow(granule).store(state, Ordering::Relaxed);
+        } else if tables.shadow(granule).swap(state, Ordering::AcqRel) != live {
+            // Freed meanwhile, by a thread that has it at hand now.
+            Corruption::DoubleFree.abort();
         }
         true
     }
