@@ -83,7 +83,8 @@ pub fn page_layout(bytes: &[u8]) {
     match class::of(size, align) {
         Some(class) => {
             let shape = CLASSES[class];
-            let (slot, first) = (shape.slot_bytes as usize, shape.first_bytes as usize);
+            let first = shape.first_bytes_in(u32::from(input.byte())) as usize;
+            let slot = shape.slot_bytes as usize;
             assert!(slot >= size + CANARY_BYTES, "room for the canary");
             assert!(slot.is_multiple_of(align.min(16)) && first.is_multiple_of(align.min(16)));
             assert!(align <= 16 || slot.is_multiple_of(align) && first.is_multiple_of(align));

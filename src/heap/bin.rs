@@ -16,7 +16,7 @@ pub(crate) enum Order {
     Lot,
     /// The oldest, so that blocks that are made one after the other lie one after the other, and a program that goes
     /// through them in that order is not slowed down: in heaps of whole programs. (Measured: Python's garbage
-    /// collector takes 1.9 times its time where neighbours are shuffled, even within 1 KiB.) Where a run begins is
+    /// collector takes 1.9 times its time where neighbours are shuffled, even within 1 KiB.) Where a slab begins is
     /// by lot.
     Runs,
 }

@@ -410,7 +410,7 @@ impl ThreadHeap {
         if !unsafe { self.is_intact_behind(ptr, slot_bytes, size) } {
             return false;
         }
-        // SAFETY: a slab's first slot lies 16 bytes behind its start, so the eight bytes before any slot are
+        // SAFETY: a slab's first slot lies at least 16 bytes behind its start, so the eight bytes before any slot are
         // in the slab too: the end of the slot before, or bytes that no slot has.
         let before = unsafe { load(ptr.as_ptr().wrapping_sub(CANARY_BYTES)) };
         before == 0 || before == canary(key, start)

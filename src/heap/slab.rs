@@ -113,7 +113,7 @@ impl<'a> Local<'a> {
         let first_granule = unit.granule(0).number();
         let slot_bytes = CLASSES[class].slot_bytes;
         let is_checked = slot_bytes as usize <= ALWAYS_CHECKED_BYTES;
-        let from = self.begin_run(class, unit);
+        let from = header.first_word.load(Ordering::Relaxed) as usize % SLOT_WORDS;
         let mut end = bin.compact();
         for word in (from..SLOT_WORDS).chain(0..from) {
             let cell = &bits[word];
@@ -153,19 +153,22 @@ impl<'a> Local<'a> {
         }
     }
 
-    /// The word of a slab's bitmap from which on slots are taken: by lot, but within the pages that were touched, so
-    /// that a class with few blocks takes few pages. Where the slots themselves are drawn by lot it need not be.
-    fn begin_run(self, class: usize, unit: Unit) -> usize {
-        const WORDS_PER_PAGE: u32 = (GUARD_BYTES / GRANULE_BYTES / 64) as u32;
+    /// Where a new slab begins: the word of its bitmap from which on slots are taken, and behind the last word the
+    /// first. By lot, unless the slots themselves are drawn by lot.
+    ///
+    /// Slots are taken in the order of their addresses from there on, whenever they were freed. Two designs were
+    /// measured. In the one before this each run began at a word by lot, within the pages that were touched: once
+    /// blocks have been freed, that leaves neighbours in time further and further apart, and a program that builds
+    /// and frees a million objects, and goes through them in the order of their birth (python's collector), took 1.22
+    /// times its time with the C library; like this 1.08.
+    fn first_word(self, class: usize) -> u32 {
         if self.heap.bin(class).order() == Order::Lot {
             return 0;
         }
-        let touched = self.shared.tables.header(unit).touched.load(Ordering::Relaxed);
-        let words = (touched.count_ones() * WORDS_PER_PAGE).max(1);
         let mut rng = self.heap.rng.get();
-        let word = rng.below(words) as usize;
+        let word = rng.below(SLOT_WORDS as u32);
         self.heap.rng.set(rng);
-        word % SLOT_WORDS
+        word
     }
 
     /// Writes to the pages of a free slot, unless that was done before. The check that it is zero would else be the
@@ -206,6 +209,7 @@ impl<'a> Local<'a> {
         self.heap.know(self.shared.known_bytes());
         let shape = &CLASSES[class];
         let bits = tables.free_bits(unit);
+        let first = shape.first_bytes_in(unit.number());
         let is_second_hand = tables.header(unit).is_second_hand.load(Ordering::Relaxed) != 0;
         if is_second_hand {
             // Fresh metadata is zero, which is what this stores.
@@ -214,7 +218,7 @@ impl<'a> Local<'a> {
             }
         }
         for i in 0..shape.nr_slots {
-            let granule = unit.granule((shape.first_bytes + i * shape.slot_bytes) as usize);
+            let granule = unit.granule((first + i * shape.slot_bytes) as usize);
             let (word, mask) = granule.bit();
             let cell = &bits[word];
             cell.store(cell.load(Ordering::Relaxed) | mask, Ordering::Relaxed);
@@ -226,6 +230,7 @@ impl<'a> Local<'a> {
         let header = tables.header(unit);
         header.generation.store(self.shared.generation(), Ordering::Relaxed);
         header.nr_free.store(shape.nr_slots, Ordering::Relaxed);
+        header.first_word.store(self.first_word(class), Ordering::Relaxed);
         // Release: who reads the owner for a block of this slab got the block from it anyway; walkers and
         // `purge` find the class together with the slab.
         header.owner_class.store(self.heap.id.get() << 8 | class as u32, Ordering::Release);

@@ -102,7 +102,7 @@ impl Shared {
         }
         let Some(class) = CLASSES.get((owner_class & 0xff) as usize) else { return };
         for i in 0..class.nr_slots {
-            let granule = unit.granule((class.first_bytes + i * class.slot_bytes) as usize);
+            let granule = unit.granule((class.first_bytes_in(number) + i * class.slot_bytes) as usize);
             let byte = |n| self.tables.shadow(granule.within_unit(n)).load(Ordering::Relaxed);
             let state = byte(0);
             if shadow::is_live(state) {

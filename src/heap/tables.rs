@@ -126,7 +126,9 @@ pub(crate) struct Header {
     pub(crate) is_second_hand: AtomicU32,
     /// One bit a page: written to since the memory was last given back, as far as the owner knows.
     pub(crate) touched: AtomicU32,
-    _rest: [u32; 4],
+    /// The word of its bitmap from which on slots are taken: below `SLOT_WORDS`.
+    pub(crate) first_word: AtomicU32,
+    _rest: [u32; 3],
 }
 
 const _: () = assert!(size_of::<Header>() == HEADER_BYTES);

@@ -17,9 +17,10 @@
 
 use core::alloc::Layout;
 use core::ptr::NonNull;
+use std::collections::BTreeSet;
 
 use super::facade::{of, private::PrivateHeap};
-use super::geometry::Constraints;
+use super::geometry::{Constraints, UNIT_BYTES};
 use super::rng::Rng;
 use crate::{Backing, Error, Flush, Fork, Lock, Policy};
 
@@ -358,6 +359,52 @@ fn empty_units_stay_warm_for_a_while_and_are_given_back_then() {
 }
 
 #[cfg(all(target_os = "linux", not(oubliette_portable)))]
+/// Where blocks lie in their slab, in the order of their birth.
+fn places(blocks: &[Block]) -> Vec<usize> {
+    blocks.iter().map(|block| block.ptr.addr().get() % UNIT_BYTES).collect()
+}
+
+/// How often a block lies before the one that was made before it.
+fn steps_back(blocks: &[Block]) -> usize {
+    places(blocks).windows(2).filter(|pair| pair[1] < pair[0]).count()
+}
+
+#[test]
+fn blocks_of_a_program_lie_in_the_order_of_their_birth_from_a_random_place_on() {
+    let layout = Layout::new::<[u8; 100]>();
+    let mut rng = Rng::new(17);
+    let mut starts = BTreeSet::new();
+    for round in 0..24 {
+        let heap = PrivateHeap::new(UNLOCKED.with_fork(Fork::Inherit), MODEST).unwrap();
+        let make = || Block::new(&heap, layout, 7).unwrap();
+        // Less than a slab, with what the thread has at hand besides.
+        let mut blocks: Vec<Block> = (0..400).map(|_| make()).collect();
+        starts.insert(places(&blocks)[0]);
+        // From the end of the slab on to its start.
+        assert!(steps_back(&blocks) <= 1, "round {round}: {:?}", places(&blocks));
+        // Freed in disorder, and put back.
+        for _ in 0..300 {
+            let block = blocks.swap_remove(rng.below(blocks.len() as u32) as usize);
+            unsafe { heap.deallocate(block.ptr, block.layout, Flush::Off) };
+        }
+        heap.give_up();
+        let again: Vec<Block> = (0..250).map(|_| make()).collect();
+        assert!(steps_back(&again) <= 1, "round {round}: {:?}", places(&again));
+        for block in blocks.into_iter().chain(again) {
+            unsafe { heap.deallocate(block.ptr, block.layout, Flush::Off) };
+        }
+        heap.walk();
+    }
+    assert!(starts.len() >= 12, "{starts:?}");
+    // The control: secrets are drawn by lot.
+    let heap = PrivateHeap::new(UNLOCKED, MODEST).unwrap();
+    let secrets: Vec<Block> = (0..400).map(|_| Block::new(&heap, layout, 7).unwrap()).collect();
+    assert!(steps_back(&secrets) > 100, "{:?}", places(&secrets));
+    for block in secrets {
+        unsafe { heap.deallocate(block.ptr, block.layout, Flush::Off) };
+    }
+}
+
 #[test]
 fn a_page_is_faulted_in_once() {
     let heap = PrivateHeap::new(UNLOCKED, MODEST).unwrap();

@@ -123,7 +123,7 @@ impl Shared {
         let last: [u8; 8] = unsafe { at(shape.usable_bytes()).cast().read() };
         // SAFETY: four bytes behind the block, of which eight are in the slot.
         let behind: [u8; 4] = unsafe { at(size).cast().read() };
-        // SAFETY: a slab's first slot lies 16 bytes behind its start (`Class::first_bytes`).
+        // SAFETY: a slab's first slot lies at least 16 bytes behind its start (`Class::first_bytes_in`).
         let before = unsafe { at(0).sub(CANARY_BYTES) };
         // SAFETY: as above; the canary of the slot before, which others only write to atomically.
         let before = unsafe { before.cast::<AtomicU64>().as_ref() }.load(Ordering::Relaxed).to_le_bytes();

@@ -76,9 +76,10 @@ impl Shared {
             let (word, mask) = granule.bit();
             free[word].load(Ordering::Relaxed) & mask != 0
         };
+        let first = shape.first_bytes_in(unit.number());
         let mut bits = 0;
         for i in 0..shape.nr_slots {
-            let granule = unit.granule((shape.first_bytes + i * shape.slot_bytes) as usize);
+            let granule = unit.granule((first + i * shape.slot_bytes) as usize);
             let state = self.tables.shadow(granule).load(Ordering::Relaxed);
             let held = at_hand.remove(&granule.number());
             if let Some((owner, of_class)) = held {
@@ -105,9 +106,9 @@ impl Shared {
         for i in 0..UNIT_GRANULES {
             let granule = unit.granule(i * GRANULE_BYTES);
             let at = (i * GRANULE_BYTES) as u32;
-            let starts_slot = at >= shape.first_bytes
-                && (at - shape.first_bytes).is_multiple_of(shape.slot_bytes)
-                && (at - shape.first_bytes) / shape.slot_bytes < shape.nr_slots;
+            let starts_slot = at >= first
+                && (at - first).is_multiple_of(shape.slot_bytes)
+                && (at - first) / shape.slot_bytes < shape.nr_slots;
             let state = self.tables.shadow(granule).load(Ordering::Relaxed);
             assert!(starts_slot || !shadow::is_live(state), "a live state inside a slot");
         }
