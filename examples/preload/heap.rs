@@ -17,8 +17,8 @@
 //! ([`foreign_pointers`]).
 
 use core::alloc::{GlobalAlloc, Layout};
-use core::hint;
 use core::sync::atomic::{AtomicUsize, Ordering};
+use core::{hint, ptr};
 
 use oubliette::Oubliette;
 
@@ -143,14 +143,45 @@ pub(crate) unsafe fn resize(ptr: *mut u8, size: usize) -> *mut u8 {
     if size > MOST_BYTES {
         return errno::no_memory();
     }
-    let Some(heap) = owner(ptr) else { return errno::no_memory() };
-    // SAFETY: forwarded.
-    let moved = unsafe { heap.resize(ptr, size, ALIGN) };
+    let moved = match choice() {
+        // SAFETY: forwarded.
+        Choice::Default if DEFAULT.owns(ptr) => unsafe { DEFAULT.resize(ptr, size, ALIGN) },
+        // SAFETY: forwarded.
+        Choice::WithoutFlush if WITHOUT_FLUSH.owns(ptr) => unsafe { WITHOUT_FLUSH.resize(ptr, size, ALIGN) },
+        // SAFETY: forwarded.
+        _ => unsafe { resize_elsewhere(ptr, size) },
+    };
     if moved.is_null() { errno::no_memory() } else { moved }
 }
 
-/// The bytes of a block that may be used: exactly those asked for.
+/// The same for a block of any heap.
+///
+/// # Safety
+/// - As for `resize`.
+#[inline(never)]
+unsafe fn resize_elsewhere(ptr: *mut u8, size: usize) -> *mut u8 {
+    match owner(ptr) {
+        // SAFETY: forwarded.
+        Some(heap) => unsafe { heap.resize(ptr, size, ALIGN) },
+        None => ptr::null_mut(),
+    }
+}
+
+/// The bytes of a block that may be used: exactly those asked for. 0 for null.
+#[inline(always)]
 pub(crate) fn usable_size(ptr: *mut u8) -> usize {
+    // Programs that count their memory ask at every allocation and every free: what this thread has at hand is not
+    // looked for in the other heaps first.
+    let at_hand = match choice() {
+        Choice::Default | Choice::WithoutFlush => DEFAULT.usable_size(ptr),
+        Choice::Other => None,
+    };
+    at_hand.unwrap_or_else(|| usable_size_elsewhere(ptr))
+}
+
+#[cold]
+#[inline(never)]
+fn usable_size_elsewhere(ptr: *mut u8) -> usize {
     if ptr.is_null() {
         return 0;
     }

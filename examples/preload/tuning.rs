@@ -9,7 +9,7 @@ use crate::heap;
 /// # Safety
 /// - `ptr` is null or a block. The process ends for a block that was freed.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn malloc_usable_size(ptr: *mut c_void) -> usize {
+pub unsafe extern "C-unwind" fn malloc_usable_size(ptr: *mut c_void) -> usize {
     heap::usable_size(ptr.cast())
 }
 

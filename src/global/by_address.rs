@@ -22,13 +22,10 @@ impl Oubliette {
     /// `None` if the address is not this heap's ([`owns`](Self::owns)).
     ///
     /// Ends the process with "invalid free" if the address is this heap's, and no live block starts there.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn usable_size(&self, ptr: *const u8) -> Option<usize> {
-        if !self.owns(ptr) {
-            return None;
-        }
-        NonNull::new(ptr.cast_mut()).map(|block| self.heap.size_of_block(block))
+        self.heap.size_at_hand(ptr).or_else(|| self.heap.size_elsewhere(ptr))
     }
 
     /// Frees a block of whatever size and alignment: what `dealloc` does, without a check of the layout. Does

@@ -197,6 +197,31 @@ fn blocks_are_freed_and_resized_by_their_address() {
 }
 
 #[test]
+fn a_block_takes_every_size_and_keeps_what_fits() {
+    let mut seed = 3_u32;
+    let by_lot = (0..4000).map(|_| {
+        seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (seed >> 8) as usize % [60, 1100, 32_000][(seed >> 30) as usize % 3]
+    });
+    let (mut size, mut in_place) = (0, 0);
+    let mut block = unsafe { PROGRAM.alloc(Layout::from_size_align(0, 16).unwrap()) };
+    for new in (1..1100).chain((0..1100).rev()).chain(by_lot) {
+        let moved = unsafe { PROGRAM.resize(block, new, 16) };
+        assert_eq!(PROGRAM.usable_size(moved), Some(new), "from {size}");
+        let bytes = unsafe { slice::from_raw_parts_mut(moved, new) };
+        let kept = size.min(new);
+        assert!(bytes.iter().take(kept).all(|byte| *byte == 0xA5), "{size} to {new}");
+        assert!(bytes.iter().skip(kept).all(|byte| *byte == 0), "{size} to {new}");
+        bytes.fill(0xA5);
+        in_place += usize::from(moved == block);
+        (block, size) = (moved, new);
+    }
+    // By one byte most of the time.
+    assert!(in_place > 2000, "{in_place}");
+    unsafe { PROGRAM.free(block) };
+}
+
+#[test]
 fn knows_its_own_blocks_from_others() {
     let layout = Layout::from_size_align(100, 8).unwrap();
     for size in [100, 1 << 20] {

@@ -38,6 +38,8 @@
 mod resize;
 mod wiping;
 
+pub(crate) use resize::Resized;
+
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, Ordering};
 

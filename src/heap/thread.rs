@@ -178,6 +178,12 @@ impl ThreadHeap {
         unsafe { self.bin_at(usize::from(offset.get())) }
     }
 
+    /// The offset of a bin of this thread heap.
+    #[inline(always)]
+    pub(crate) fn bin_offset(&self, bin: &Bin) -> usize {
+        self.offset_of(ptr::from_ref(bin).addr())
+    }
+
     /// The bin at an offset in this thread heap.
     ///
     /// # Safety

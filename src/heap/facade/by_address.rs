@@ -6,10 +6,10 @@ use core::sync::atomic::Ordering;
 
 use super::ways_out::free_slow;
 use super::{Heap, Shared, threads};
-use crate::heap::class::{self, CLASSES};
+use crate::heap::class::{self, CLASSES, PLAIN_ALIGN};
 use crate::heap::corruption::Corruption;
 use crate::heap::geometry::GUARD_BYTES;
-use crate::heap::hot::ANY_SIZE;
+use crate::heap::hot::{ANY_SIZE, Resized};
 use crate::heap::shadow;
 use crate::os;
 use crate::{Error, Flush};
@@ -44,9 +44,20 @@ impl Heap {
         unsafe { self.free_hot(ptr, None, flush, otherwise) }
     }
 
-    /// The size of the live block at `ptr`. Ends the process if there is none.
-    pub(crate) fn size_of_block(&self, ptr: NonNull<u8>) -> usize {
-        self.live_block(ptr).1
+    /// The size of the live block at `ptr`, if this thread has it at hand; `None` for others, and any other address.
+    #[inline(always)]
+    pub(crate) fn size_at_hand(&self, ptr: *const u8) -> Option<usize> {
+        threads::held(self.index).size_of_own(ptr)
+    }
+
+    /// The size of the live block at `ptr`, if that is in this heap. Ends the process if there is none.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn size_elsewhere(&self, ptr: *const u8) -> Option<usize> {
+        if !self.contains(ptr) {
+            return None;
+        }
+        NonNull::new(ptr.cast_mut()).map(|block| self.live_block(block).1)
     }
 
     /// Changes the size of a block of any size: in place if it can, else by moving it to a block aligned to
@@ -54,6 +65,7 @@ impl Heap {
     ///
     /// # Safety
     /// - `ptr` came from this heap; after success, nobody uses its old address, or what is cut off, any more.
+    #[inline]
     pub(crate) unsafe fn resize(
         &self,
         ptr: NonNull<u8>,
@@ -62,16 +74,55 @@ impl Heap {
         flush: Flush,
     ) -> Result<NonNull<u8>, Error> {
         let new = Layout::from_size_align(new_size, align).map_err(|_| Error::TooLarge)?;
+        if align <= PLAIN_ALIGN {
+            // SAFETY: held by this thread; the block is forwarded.
+            match unsafe { threads::held(self.index).resize_own(ptr, new_size, flush) } {
+                Resized::InPlace => return Ok(ptr),
+                // SAFETY: forwarded, of the size that was found.
+                Resized::Moves { old } => return unsafe { self.move_block(ptr, old, new, flush) },
+                Resized::NotDone => {}
+            }
+        }
+        // SAFETY: forwarded.
+        unsafe { self.resize_elsewhere(ptr, new, flush) }
+    }
+
+    /// The same for a block of which this thread heap does not know.
+    ///
+    /// # Safety
+    /// - As for `resize`.
+    #[inline(never)]
+    unsafe fn resize_elsewhere(
+        &self,
+        ptr: NonNull<u8>,
+        new: Layout,
+        flush: Flush,
+    ) -> Result<NonNull<u8>, Error> {
         let (home, old_size) = self.live_block(ptr);
-        if ptr.addr().get().is_multiple_of(align) {
+        if ptr.addr().get().is_multiple_of(new.align()) {
             // SAFETY: a live block of that size is there; the rest is forwarded.
             if unsafe { self.resize_in_place(ptr, home, old_size, new, flush) } {
                 return Ok(ptr);
             }
         }
+        // SAFETY: forwarded.
+        unsafe { self.move_block(ptr, old_size, new, flush) }
+    }
+
+    /// Moves a block of `old_size` bytes to a new one.
+    ///
+    /// # Safety
+    /// - As for `resize`; a live block of `old_size` bytes starts at `ptr`.
+    unsafe fn move_block(
+        &self,
+        ptr: NonNull<u8>,
+        old_size: usize,
+        new: Layout,
+        flush: Flush,
+    ) -> Result<NonNull<u8>, Error> {
         let moved = self.allocate(new)?;
         // SAFETY: both blocks have that many bytes at least, and the new one is new.
-        unsafe { ptr::copy_nonoverlapping(ptr.as_ptr(), moved.as_ptr(), old_size.min(new_size)) };
+        unsafe { ptr::copy_nonoverlapping(ptr.as_ptr(), moved.as_ptr(), old_size.min(new.size())) };
         // SAFETY: forwarded; the block's contents were moved.
         unsafe { self.free(ptr, flush) };
         Ok(moved)
