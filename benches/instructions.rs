@@ -8,6 +8,7 @@
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::hint::black_box;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use oubliette::{Flush, Oubliette, Policy};
 
@@ -130,6 +131,26 @@ fn remote(count: usize, size: usize) {
     });
 }
 
+/// Allocated by either of two threads, freed by the other, over and over.
+fn handed_over(count: usize, size: usize) {
+    const BATCH: usize = 64;
+    let layout = layout(size);
+    let pass = |sender: SyncSender<Vec<usize>>, receiver: Receiver<Vec<usize>>| {
+        for _ in 0..count / BATCH / 2 {
+            sender.send((0..BATCH).map(|_| allocate(layout).expose_provenance()).collect()).unwrap();
+            for block in receiver.recv().unwrap() {
+                // SAFETY: allocated by the other thread, and freed here only.
+                unsafe { free(std::ptr::with_exposed_provenance_mut(block), layout) };
+            }
+        }
+    };
+    let (there, here) = (sync_channel(1), sync_channel(1));
+    std::thread::scope(|scope| {
+        scope.spawn(|| pass(there.0, here.1));
+        scope.spawn(|| pass(here.0, there.1));
+    });
+}
+
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [case, count] = arguments.as_slice() else {
@@ -148,6 +169,8 @@ fn main() {
         "by_address_256" => by_address(count, 256),
         "bounded_32" => bounded(count, 32),
         "remote_32" => remote(count, 32),
+        "handed_over_32" => handed_over(count, 32),
+        "handed_over_256" => handed_over(count, 256),
         "preload_32" => as_c(count, 32),
         "preload_256" => as_c(count, 256),
         _ => panic!("no such case: {case}"),

@@ -128,6 +128,14 @@ pub(crate) struct Place {
     pub(crate) keeper: Keeper,
 }
 
+/// Whether a home that lies `offset` behind that of any thread heap, or before it, is that of a common slab. (That of no
+/// slab may seem to be.)
+#[inline(always)]
+pub(crate) const fn is_common(offset: usize) -> bool {
+    // Places are that long, so it does not matter whose it is.
+    offset % THREAD_HEAP_BYTES >= COMMON_BYTES
+}
+
 impl Place {
     /// What a home says that lies `offset` behind the first thread heap.
     #[inline(always)]
@@ -136,7 +144,7 @@ impl Place {
         Self {
             index: offset / THREAD_HEAP_BYTES,
             bin_offset: within % COMMON_BYTES,
-            keeper: if within < COMMON_BYTES { Keeper::Owner } else { Keeper::Freer },
+            keeper: if is_common(offset) { Keeper::Freer } else { Keeper::Owner },
         }
     }
 }
@@ -213,10 +221,17 @@ impl ThreadHeap {
         }
     }
 
-    /// Whose stash a block goes to whose home is at this offset (`offset_of`).
-    pub(crate) const fn keeper_at(offset: usize) -> Keeper {
+    /// Whose stash a block goes to whose home is at this offset (`offset_of`), and where the bin of its class is in this
+    /// thread heap. `None` if it is in no slab.
+    #[inline(always)]
+    pub(crate) fn keeper_of(&self, home: usize) -> Option<(Keeper, &Bin)> {
+        if home == 0 {
+            return None;
+        }
         // Thread heaps lie whole places apart, so it does not matter from which one it is counted.
-        Place::at(offset).keeper
+        let place = Place::at(self.offset_of(home));
+        // SAFETY: a home says where the bin of its class lies in any thread heap.
+        Some((place.keeper, unsafe { self.bin_at(place.bin_offset) }))
     }
 
     /// The granules that this thread heap knows of.
@@ -278,6 +293,9 @@ mod tests {
                 let bin_offset = class * size_of::<Bin>();
                 assert_eq!(Place::at(5 * THREAD_HEAP_BYTES + offset), Place { index: 5, bin_offset, keeper });
                 assert_eq!(offset < BINS_BYTES, keeper == Keeper::Owner, "who takes it for its own");
+                for far in [3 * THREAD_HEAP_BYTES, 0_usize.wrapping_sub(2 * THREAD_HEAP_BYTES)] {
+                    assert_eq!(is_common(offset.wrapping_add(far)), keeper == Keeper::Freer);
+                }
             }
         }
         assert!(heap.offset_of(heap.home(NR_SMALL, Keeper::Owner)) == SMALL_BINS_BYTES);

@@ -14,7 +14,7 @@ use crate::heap::class::{MID_MAX_BYTES, SMALL_MAX_BYTES};
 use crate::heap::hot::{ANY_SIZE, Freed};
 use crate::heap::slab::Local;
 use crate::heap::tables::Granule;
-use crate::heap::thread::{BINS_BYTES, ThreadHeap};
+use crate::heap::thread::{BINS_BYTES, ThreadHeap, is_common};
 use crate::os::{self, Errno};
 use crate::{Error, Flush};
 
@@ -107,11 +107,11 @@ pub(super) unsafe fn free_mid(
         Freed::Done => {}
         Freed::DoneAndDue => heap.write_back_slow(),
         // SAFETY: forwarded.
-        Freed::NotDone if offset >= BINS_BYTES => unsafe {
-            free_remote(ptr, size, heap, flush, local, granule)
-        },
+        Freed::NotDone if offset < BINS_BYTES => unsafe { free_any(ptr, size, heap, flush, local, granule) },
         // SAFETY: forwarded.
-        Freed::NotDone => unsafe { free_any(ptr, size, heap, flush, local, granule) },
+        Freed::NotDone if is_common(offset) => unsafe { free_common(ptr, size, heap, flush, local, granule) },
+        // SAFETY: forwarded.
+        Freed::NotDone => unsafe { free_remote(ptr, size, heap, flush, local, granule) },
     }
 }
 
@@ -135,7 +135,29 @@ pub(super) unsafe fn free_any(
     finish(freed, ptr, size, heap, flush);
 }
 
-/// Frees a block of another thread heap.
+/// Frees a block that this thread heap may not just take, of a common slab.
+///
+/// # Safety
+/// - As for [`free_mid`].
+#[inline(never)]
+unsafe fn free_common(
+    ptr: NonNull<u8>,
+    size: usize,
+    heap: &Heap,
+    flush: Flush,
+    local: &'static ThreadHeap,
+    granule: Granule,
+) {
+    // SAFETY: forwarded.
+    match unsafe { local.free_common(ptr, granule, size, flush) } {
+        Freed::Done => {}
+        Freed::DoneAndDue => heap.write_back_slow(),
+        // SAFETY: forwarded.
+        Freed::NotDone => unsafe { free_remote(ptr, size, heap, flush, local, granule) },
+    }
+}
+
+/// Frees a block that this thread heap may not just take.
 ///
 /// # Safety
 /// - As for [`free_mid`].

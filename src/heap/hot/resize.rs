@@ -124,7 +124,9 @@ impl ThreadHeap {
         let Some(granule) = self.granule_of(ptr.as_ptr()) else { return false };
         let tables = self.tables.get();
         let owner_class = tables.header(granule.unit()).owner_class.load(Ordering::Relaxed);
-        let keeper = Self::keeper_at(self.offset_at(granule));
+        let Some((keeper, _)) = self.keeper_of(tables.home_of(granule).load(Ordering::Relaxed)) else {
+            return false;
+        };
         let is_at_home = owner_class >> 8 == self.id.get() || keeper == Keeper::Freer;
         if owner_class & 0xff != class as u32 || !is_at_home {
             return false;

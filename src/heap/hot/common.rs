@@ -1,0 +1,71 @@
+//! A block of a common slab, freed by any thread: the short way of [`outgoing`](crate::heap::outgoing).
+
+// UNSAFETY: writes to slots by address.
+#![expect(unsafe_code, reason = "blocks are raw memory, see the proofs")]
+
+use core::ptr::NonNull;
+use core::sync::atomic::Ordering;
+
+use super::{ANY_SIZE, Freed};
+use crate::heap::class::{CANARY_BYTES, MID_MAX_BYTES, SMALL_MAX_BYTES};
+use crate::heap::shadow;
+use crate::heap::tables::Granule;
+use crate::heap::thread::{Keeper, ThreadHeap};
+use crate::{Flush, wipe};
+
+impl ThreadHeap {
+    /// Frees a block of a common slab, in a slot of up to 1,040 bytes, if it is in order and this thread has room for it
+    /// at hand.
+    ///
+    /// # Safety
+    /// - The calling thread holds this thread heap.
+    /// - `granule` is what [`locate`](Self::locate) says of `ptr`. If a live block starts there, nobody uses it any more.
+    ///   `size` may be [`ANY_SIZE`].
+    #[inline(always)]
+    pub(crate) unsafe fn free_common(
+        &self,
+        ptr: NonNull<u8>,
+        granule: Granule,
+        size: usize,
+        flush: Flush,
+    ) -> Freed {
+        let tables = self.tables.get();
+        // Acquire pairs with Release in `share_slab`.
+        let home = tables.home_of(granule).load(Ordering::Acquire);
+        let Some((Keeper::Freer, bin)) = self.keeper_of(home) else { return Freed::NotDone };
+        let usable = bin.usable_bytes();
+        if usable > MID_MAX_BYTES || flush == Flush::Immediate {
+            return Freed::NotDone;
+        }
+        let state = tables.shadow(granule);
+        let live = state.load(Ordering::Relaxed);
+        let Some(found) = shadow::size_of(usable, live) else { return Freed::NotDone };
+        if found > usable || (size != found && size != ANY_SIZE) {
+            return Freed::NotDone;
+        }
+        let slot_bytes = bin.slot_bytes();
+        // SAFETY: the shadow says that a live block starts here, so a slot of this class does.
+        if !unsafe { self.is_intact(ptr, slot_bytes, found) } || bin.is_full() {
+            return Freed::NotDone;
+        }
+        // As in `Local::claim`.
+        if state.compare_exchange(live, shadow::FREED, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+            return Freed::NotDone;
+        }
+        let is_pushed = bin.push(granule.number());
+        debug_assert!(is_pushed, "there is room");
+        if slot_bytes <= SMALL_MAX_BYTES + CANARY_BYTES {
+            // SAFETY: nobody uses the block any more, as the caller promises; 32 to 64 bytes from a granule on.
+            unsafe { wipe::zero_small_slot(ptr, slot_bytes) };
+        } else {
+            // SAFETY: as above; more than that and 1,040 bytes at most.
+            unsafe { wipe::zero_mid_slot(ptr, slot_bytes) };
+        }
+        if flush == Flush::Bounded {
+            self.note_lines(granule.unit());
+            self.remember_mid_lines(granule.offset(), slot_bytes)
+        } else {
+            Freed::Done
+        }
+    }
+}
