@@ -6,7 +6,7 @@
 //! So each thread remembers the lines that it freed in a small direct-mapped table:
 //!
 //! ```text
-//! entry         | bit for each of its 32 lines | number of the group |    group: 2 KiB, in place number modulo 2,048
+//! entry         | bit for each of its 32 lines | number of the group |    group: 2 KiB, in place number modulo 4,096
 //!                 a bit stands for its line and the one behind it
 //!
 //! free a range: its group is there   -> set its bits
@@ -14,14 +14,14 @@
 //!               place is taken       -> write the lines of the older group back, put the new one there
 //! every 64 MiB  -> write all of the table back, fence once, empty it
 //! ```
-//! **Bound.** Lines that are freed and not yet past the caches: at most [`PENDING_LINES`] (4.1 MiB) for each thread that
+//! **Bound.** Lines that are freed and not yet past the caches: at most [`PENDING_LINES`] (8.3 MiB) for each thread that
 //! stand in its table, and those pushed out of it since its last fence, for which the write-back is already under way.
 //! What memory held of a line before is gone when [`BYTES_PER_FENCE`] more were freed, at the latest.
 //!
 //! Two designs were measured, by what a free of the mix of `benches/peers` takes beyond one that flushes nothing. A
 //! table of single lines (16,384 of them, the bound 1 MiB) costs an entry for each 64 bytes that are freed and spreads
-//! over 64 KiB, more than the nearest cache holds. With a group an entry, a kilobyte is one store, and a quarter of
-//! the room remembers four times as much, so that fewer lines are written back that are freed again soon.
+//! over 64 KiB, more than the nearest cache holds. With a group an entry, a kilobyte is one store, and half the room
+//! remembers eight times as much, so that fewer lines are written back that are freed again soon.
 //!
 //! A bit stands for two lines so that a small block, which may reach into the next line, and that of another group,
 //! needs one look at one bit. What that costs is a line more to write back for each row of them.
@@ -57,7 +57,7 @@ pub(crate) const LINE_SHIFT: u32 = 6;
 pub(crate) const PENDING_LINES: usize = ENTRIES * (LINES as usize + 1);
 
 /// Groups that a thread remembers.
-const ENTRIES: usize = 2048;
+const ENTRIES: usize = 4096;
 /// Lines of a group: as many as an entry has bits beside the number of the group.
 const LINES: u32 = 32;
 /// Places that share a bit.
