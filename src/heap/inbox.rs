@@ -1,9 +1,10 @@
 //! Blocks that other threads freed, on their way home.
 //!
 //! Who frees a block of another thread's slab wipes it, sets its bit in the slab's *remote bitmap* (together with
-//! those of its neighbours: [`outgoing`](super::outgoing)) and makes sure that the slab stands in the owner's *inbox*, a stack of slabs linked through the side
-//! table. The owner empties its inbox when it runs out of free slots of its own. Freeing costs one
-//! exchange in the bitmap, and one more only if no bit of that word was set yet.
+//! those of its neighbours: [`outgoing`](super::outgoing)) and makes sure that the slab stands in the owner's *inbox*, a
+//! stack of slabs linked through the side table. The owner empties its inbox when it runs out of free slots of its own.
+//! Freeing costs one exchange in the bitmap, and two more only if no bit of that word was set yet: one notes which word, so
+//! that the owner need not look at all of them, whose lines it would have to fetch.
 
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
@@ -15,8 +16,9 @@ use super::geometry::{BITMAP_WORDS, SLOT_WORDS};
 /// 1. A set bit is a block that was freed by another thread and that the owner has not taken back.
 /// 2. `queued` is 1 from before the slab is put into an inbox until after it is taken out, so that it
 ///    stands in one inbox at most.
-/// 3. Whoever sets a bit in a word that had none sets `queued` afterwards, and whoever takes the slab out
-///    of an inbox clears `queued` before it reads the words: so no bit is left behind.
+/// 3. Whoever sets a bit in a word that had none sets that word's bit in `marked` afterwards, and then `queued`; whoever
+///    takes the slab out of an inbox clears `queued` before it empties `marked`, and that before it reads the words: so no
+///    bit is left behind.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub(crate) struct Remote {
@@ -26,7 +28,9 @@ pub(crate) struct Remote {
     /// Not 0 if other threads freed blocks of this slab and remember lines of them that are not written back
     /// yet. Set by any thread before it sends the block home.
     pub(crate) lines_elsewhere: AtomicU32,
-    _rest: [u32; 2 * (BITMAP_WORDS - SLOT_WORDS) - 3],
+    /// A bit for each word that has bits, or had some a moment ago.
+    marked: AtomicU64,
+    _rest: [u64; BITMAP_WORDS - SLOT_WORDS - 3],
 }
 
 const _: () = assert!(size_of::<Remote>() == BITMAP_WORDS * 8 || cfg!(loom));
@@ -40,7 +44,8 @@ impl Remote {
             queued: AtomicU32::new(0),
             link: AtomicU32::new(0),
             lines_elsewhere: AtomicU32::new(0),
-            _rest: [0; 2 * (BITMAP_WORDS - SLOT_WORDS) - 3],
+            marked: AtomicU64::new(0),
+            _rest: [0; BITMAP_WORDS - SLOT_WORDS - 3],
         }
     }
 
@@ -50,17 +55,32 @@ impl Remote {
         // A word that has bits already will be read by whoever sees the announcement of the first of them
         // (invariant 3), and that reading comes after this exchange, since the bits are still there.
         match self.words.get(word) {
-            Some(bits) if bits.fetch_or(mask, Ordering::AcqRel) == 0 => Mark::First,
+            Some(bits) if bits.fetch_or(mask, Ordering::AcqRel) == 0 => {
+                // Release pairs with Acquire in `take`: who finds the word here finds the bit in it.
+                self.marked.fetch_or(1 << word, Ordering::Release);
+                Mark::First
+            }
             _ => Mark::Further,
         }
     }
 
-    /// Takes the bits of a word.
-    pub(crate) fn take(&self, word: usize) -> u64 {
-        match self.words.get(word) {
-            // Relaxed: only a hint that spares the exchange. A bit set just now is announced again.
-            Some(bits) if bits.load(Ordering::Relaxed) != 0 => bits.swap(0, Ordering::Acquire),
-            _ => 0,
+    /// Takes all bits and hands them out word by word.
+    #[expect(
+        clippy::arithmetic_side_effects,
+        clippy::as_conversions,
+        reason = "the lowest bit of a word that is not 0"
+    )]
+    pub(crate) fn take(&self, mut see: impl FnMut(usize, u64)) {
+        // Acquire pairs with Release in `mark`, here and below.
+        let mut marked = self.marked.swap(0, Ordering::Acquire);
+        while marked != 0 {
+            let word = marked.trailing_zeros() as usize;
+            marked &= marked - 1;
+            // None if an earlier look at the word came between its first bit and the note of it.
+            match self.words.get(word).map_or(0, |bits| bits.swap(0, Ordering::Acquire)) {
+                0 => {}
+                bits => see(word, bits),
+            }
         }
     }
 
@@ -197,12 +217,7 @@ mod tests {
         assert!(inbox.has_mail());
         let mut seen = Vec::new();
         inbox.drain(remote, |unit| {
-            for word in 0..SLOT_WORDS {
-                let bits = slabs[unit as usize].take(word);
-                if bits != 0 {
-                    seen.push((unit, word, bits));
-                }
-            }
+            slabs[unit as usize].take(|word, bits| seen.push((unit, word, bits)));
         });
         seen.sort_unstable();
         assert_eq!(seen, [(1, 0, 3), (2, 59, 4)]);
@@ -259,11 +274,10 @@ mod models {
         fn collect_bits(&self, owner: u32) -> u64 {
             let mut bits = 0;
             self.collect(owner, &self.inboxes[owner as usize - 1], |slab| {
-                for word in 0..2 {
-                    let came = self.slabs[slab as usize].take(word);
+                self.slabs[slab as usize].take(|_, came| {
                     assert_eq!(bits & came, 0, "seen twice");
                     bits |= came;
-                }
+                });
             });
             for (index, slot) in self.slots.iter().enumerate() {
                 if bits & 1 << index != 0 {
@@ -284,13 +298,24 @@ mod models {
     /// Two threads free while the owner drains: at the end every bit was seen exactly once.
     #[test]
     fn no_block_is_lost() {
-        check(3, || {
+        no_block_of_words_is_lost([0, 0]);
+    }
+
+    /// The same where their blocks lie in two words.
+    #[test]
+    fn no_block_of_two_words_is_lost() {
+        no_block_of_words_is_lost([0, 1]);
+    }
+
+    fn no_block_of_words_is_lost(words: [usize; 2]) {
+        check(3, move || {
             let model = Model::new();
-            let threads: Vec<_> = [0, 1]
+            let threads: Vec<_> = words
                 .into_iter()
-                .map(|index| {
+                .enumerate()
+                .map(|(index, word)| {
                     let model = Arc::clone(&model);
-                    loom::thread::spawn(move || model.free(index, 0))
+                    loom::thread::spawn(move || model.free(index, word))
                 })
                 .collect();
             let early = model.collect_bits(1);

@@ -27,7 +27,7 @@ use crate::{Error, Lock, wipe};
 /// Empty slabs that a thread keeps whatever the number of its slabs: 512 KiB.
 const EMPTY_KEPT: u32 = 8;
 
-/// A slab becomes common when so many of its blocks come home at once, or one in so many of its slots.
+/// The first slab of a class becomes common when so many of its blocks come home at once, or one in so many of its slots.
 const COMMON_BLOCKS: u32 = 16;
 const COMMON_SHARE: u32 = 8;
 
@@ -369,11 +369,8 @@ impl<'a> Local<'a> {
         let remote = self.shared.tables.remote(unit);
         let bits = self.shared.tables.free_bits(unit);
         let mut count = 0;
-        for (word, cell) in bits.iter().take(SLOT_WORDS).enumerate() {
-            let mut came = remote.take(word);
-            if came == 0 {
-                continue;
-            }
+        remote.take(|word, mut came| {
+            let cell = &bits[word];
             let here = cell.load(Ordering::Relaxed);
             if here & came != 0 {
                 Corruption::DoubleFree.abort();
@@ -392,18 +389,22 @@ impl<'a> Local<'a> {
                 state.store(shadow::FREED, Ordering::Relaxed);
                 count += 1;
             }
-        }
+        });
         if count > 0 {
             self.share_slab(class, unit, count);
             self.count_free(class, unit, count);
         }
     }
 
-    /// Makes a slab common of which many blocks came home at a time (`outgoing`).
+    /// Makes a slab common (`outgoing`) of which many blocks came home at a time, or any, if it is not the first of its
+    /// class: where most stay with who frees them, few come.
     fn share_slab(self, class: usize, unit: Unit, nr_came: u32) {
+        let passing = self.heap.passing.get();
         if self.heap.bin(class).order() == Order::Runs
-            && nr_came * COMMON_SHARE >= CLASSES[class].nr_slots.min(COMMON_SHARE * COMMON_BLOCKS)
+            && (passing & 1 << class != 0
+                || nr_came * COMMON_SHARE >= CLASSES[class].nr_slots.min(COMMON_SHARE * COMMON_BLOCKS))
         {
+            self.heap.passing.set(passing | 1 << class);
             // Release pairs with Acquire in `home_of`: who finds it common sees what this thread freed of it before.
             self.shared.tables.home(unit).store(self.heap.home(class, Keeper::Freer), Ordering::Release);
         }
@@ -413,6 +414,7 @@ impl<'a> Local<'a> {
     /// Tells whether it gave any.
     pub(crate) fn trim(self, kept: u32) -> bool {
         let before = self.heap.nr_slabs.get();
+        self.heap.passing.set(0);
         for (class, _) in CLASSES.iter().enumerate() {
             self.put_all_back(class);
         }

@@ -58,6 +58,8 @@ pub(crate) struct ThreadHeap {
     offsets: [Cell<u16>; NR_STEPS],
     /// First slab with free slots, by class; 0 for none.
     pub(crate) partial: [Cell<u32>; NR_CLASSES],
+    /// A bit for each class of which a slab became common since the last trim.
+    pub(crate) passing: Cell<u64>,
     pub(crate) pending: Pending,
     /// Blocks of other thread heaps, freed here, that are not yet sent home.
     pub(crate) outgoing: Outgoing,
@@ -67,6 +69,7 @@ pub(crate) struct ThreadHeap {
 
 const _: () = assert!(size_of::<ThreadHeap>() <= THREAD_HEAP_BYTES);
 const _: () = assert!(size_of::<[Bin; NR_CLASSES]>() <= 0x1_0000, "offsets of bins fit in 16 bits");
+const _: () = assert!(NR_CLASSES <= 64, "a bit for each class");
 
 /// The part of a thread heap that other threads write to, on cache lines of its own. Two, since processors fetch
 /// lines in pairs.
