@@ -221,6 +221,34 @@ fn a_block_takes_every_size_and_keeps_what_fits() {
     unsafe { PROGRAM.free(block) };
 }
 
+#[cfg(all(target_os = "linux", not(any(miri, oubliette_portable))))]
+#[test]
+fn a_long_block_that_is_not_locked_grows_by_its_address_without_a_copy() {
+    const BYTES: usize = 4 << 20;
+    let faults = || {
+        let mut usage = core::mem::MaybeUninit::<libc::rusage>::zeroed();
+        assert_eq!(unsafe { libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr()) }, 0);
+        unsafe { usage.assume_init() }.ru_minflt
+    };
+    let unlocked = Oubliette::with_policy(Policy::PROGRAM.with_lock(crate::Lock::Off));
+    let layout = Layout::from_size_align(BYTES, 16).unwrap();
+    let block = unsafe { unlocked.alloc(layout) };
+    unsafe { block.write_bytes(0xA5, BYTES) };
+    let before = faults();
+    let moved = unsafe { unlocked.resize(block, 2 * BYTES, 16) };
+    let taken = faults() - before;
+    assert!(moved != block && taken < 100, "{taken} faults");
+    let bytes = unsafe { slice::from_raw_parts(moved, 2 * BYTES) };
+    assert!(bytes[..BYTES].iter().all(|byte| *byte == 0xA5) && bytes[BYTES..].iter().all(|byte| *byte == 0));
+    // The control: a copy takes a fault for each page of the new place.
+    let copy = unsafe { unlocked.alloc(layout) };
+    let before = faults();
+    unsafe { moved.copy_to_nonoverlapping(copy, BYTES) };
+    assert!(faults() - before >= 1000);
+    unsafe { unlocked.free(copy) };
+    unsafe { unlocked.free(moved) };
+}
+
 #[test]
 fn knows_its_own_blocks_from_others() {
     let layout = Layout::from_size_align(100, 8).unwrap();

@@ -304,6 +304,35 @@ fn freed_pages_are_kept_for_the_next_block_and_grow_with_it() {
 }
 
 #[test]
+fn the_heap_of_a_program_keeps_longer_blocks_than_one_of_secrets() {
+    if cfg!(oubliette_portable) {
+        return println!("skipped: the portable backend cannot tell what is resident");
+    }
+    const MIB: usize = 1 << 20;
+    let program = UNLOCKED.with_fork(Fork::Inherit);
+    for (policy, mib, is_kept) in
+        [(program, 20, true), (program, 40, false), (UNLOCKED, 3, true), (UNLOCKED, 20, false)]
+    {
+        let roomy = Constraints { memory_bytes: 1 << 30, ..MODEST };
+        let heap = PrivateHeap::new(policy, roomy).unwrap();
+        let block = Block::new(&heap, Layout::from_size_align(mib * MIB, 16).unwrap(), 1).unwrap();
+        unsafe { heap.deallocate(block.ptr, block.layout, Flush::Off) };
+        let kept = heap.stats().resident_bytes;
+        assert_eq!(kept, if is_kept { mib * MIB } else { 0 }, "{mib} MiB of {policy:?}");
+        // Not more than 64 MiB in all.
+        let blocks: Vec<_> = (0..4)
+            .map(|_| Block::new(&heap, Layout::from_size_align(mib * MIB, 16).unwrap(), 1).unwrap())
+            .collect();
+        for block in blocks {
+            unsafe { heap.deallocate(block.ptr, block.layout, Flush::Off) };
+        }
+        assert!(heap.stats().resident_bytes <= 64 * MIB, "{:?}", heap.stats());
+        heap.give_up();
+        assert_eq!(heap.stats().resident_bytes, 0);
+    }
+}
+
+#[test]
 fn pages_that_are_added_to_kept_ones_are_pinned_and_counted_once() {
     let heap = PrivateHeap::new(Policy::SECRET.with_lock(Lock::BestEffort), MODEST).unwrap();
     let other = Block::new(&heap, Layout::from_size_align(200_000, 8).unwrap(), 1).unwrap();

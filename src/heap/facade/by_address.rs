@@ -105,6 +105,13 @@ impl Heap {
                 return Ok(ptr);
             }
         }
+        if let (Home::Pages, Some(shared)) = (home, self.shared())
+            && let Ok(old) = Layout::from_size_align(old_size, new.align())
+            // SAFETY: a live block of that size is there; the rest is forwarded.
+            && let Some(moved) = unsafe { shared.grow_in(ptr, old, new.size()) }
+        {
+            return Ok(moved);
+        }
         // SAFETY: forwarded.
         unsafe { self.move_block(ptr, old_size, new, flush) }
     }
