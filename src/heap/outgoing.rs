@@ -84,6 +84,14 @@ impl Outgoing {
         (self.words[place].replace(word), self.bits[place].replace(mask))
     }
 
+    /// Adds a block. If any must be sent home now: a word that lost its place to it, and its bits, or 0, or all if it is
+    /// full.
+    #[inline(always)]
+    pub(crate) fn post(&self, granule: Granule, slot_bytes: usize) -> Option<(u32, u64)> {
+        let (word, bits) = self.add(granule, slot_bytes);
+        (word != 0 || self.is_full()).then_some((word, bits))
+    }
+
     /// Whether all must be sent now.
     #[inline(always)]
     fn is_full(&self) -> bool {
@@ -203,12 +211,17 @@ impl Local<'_> {
     /// Puts a wiped slot with those that wait.
     #[inline(always)]
     fn post(self, granule: Granule, slot_bytes: usize) {
-        let outgoing = &self.heap().outgoing;
-        let (word, bits) = outgoing.add(granule, slot_bytes);
+        if let Some((word, bits)) = self.heap().outgoing.post(granule, slot_bytes) {
+            self.send_some(word, bits);
+        }
+    }
+
+    /// Sends home what [`Outgoing::post`] asked for.
+    pub(crate) fn send_some(self, word: u32, bits: u64) {
         if word != 0 {
             self.send(word, bits);
         }
-        if outgoing.is_full() {
+        if self.heap().outgoing.is_full() {
             self.send_all();
         }
     }

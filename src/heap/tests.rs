@@ -227,7 +227,8 @@ fn pending_lines_stay_within_their_bound_and_a_flush_clears_what_a_thread_leaves
         let ptr = heap.allocate(layout).unwrap();
         unsafe { heap.deallocate(ptr, layout, Flush::Bounded) };
         let lines = pending();
-        assert!((1..=3).contains(&lines), "{lines} lines");
+        // Three, of which one counts twice where two groups meet.
+        assert!((1..=4).contains(&lines), "{lines} lines");
         for _ in 1..super::BYTES_PER_FENCE.div_ceil(112) {
             let ptr = heap.allocate(layout).unwrap();
             unsafe { heap.deallocate(ptr, layout, Flush::Bounded) };

@@ -224,17 +224,17 @@ impl ThreadHeap {
         }
     }
 
-    /// Whose stash a block goes to whose home is at this offset (`offset_of`), and where the bin of its class is in this
-    /// thread heap. `None` if it is in no slab.
+    /// What a home says, counted from this thread heap, whose index is 0 then; and the bin of its class in this one. `None`
+    /// for that of no slab.
     #[inline(always)]
-    pub(crate) fn keeper_of(&self, home: usize) -> Option<(Keeper, &Bin)> {
+    pub(crate) fn place_of(&self, home: usize) -> Option<(Place, &Bin)> {
         if home == 0 {
             return None;
         }
         // Thread heaps lie whole places apart, so it does not matter from which one it is counted.
         let place = Place::at(self.offset_of(home));
         // SAFETY: a home says where the bin of its class lies in any thread heap.
-        Some((place.keeper, unsafe { self.bin_at(place.bin_offset) }))
+        Some((place, unsafe { self.bin_at(place.bin_offset) }))
     }
 
     /// The granules that this thread heap knows of.

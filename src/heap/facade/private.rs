@@ -88,7 +88,13 @@ impl PrivateHeap {
         flush: Flush,
     ) -> Result<(), Corruption> {
         // SAFETY: held by this thread; the block is forwarded.
-        match unsafe { self.heap().free(ptr, Some(layout.size()), flush) } {
+        let mut freed = unsafe { self.heap().free(ptr, Some(layout.size()), flush) };
+        if let (Freed::NotDone, Some((granule, _))) = (freed, self.heap().locate(ptr.as_ptr())) {
+            let send = |word, bits| self.local().send_some(word, bits);
+            // SAFETY: as located; the rest is as above.
+            freed = unsafe { self.heap().free_common(ptr, granule, layout.size(), flush, send) };
+        }
+        match freed {
             Freed::Done => Ok(()),
             Freed::DoneAndDue => {
                 self.local().write_back_all();

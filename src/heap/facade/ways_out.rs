@@ -149,11 +149,22 @@ unsafe fn free_common(
     granule: Granule,
 ) {
     // SAFETY: forwarded.
-    match unsafe { local.free_common(ptr, granule, size, flush) } {
+    match unsafe { local.free_common(ptr, granule, size, flush, |word, bits| send(heap, local, word, bits)) }
+    {
         Freed::Done => {}
         Freed::DoneAndDue => heap.write_back_slow(),
         // SAFETY: forwarded.
         Freed::NotDone => unsafe { free_remote(ptr, size, heap, flush, local, granule) },
+    }
+}
+
+/// Sends slots of other thread heaps home.
+#[cold]
+#[inline(never)]
+fn send(heap: &Heap, local: &'static ThreadHeap, word: u32, bits: u64) {
+    if let Some(shared) = heap.shared() {
+        // SAFETY: it freed a block, so it is set up; `local` is what this thread holds of `heap`.
+        unsafe { Local::new(shared, local) }.send_some(word, bits);
     }
 }
 

@@ -10,12 +10,12 @@ use super::{ANY_SIZE, Freed};
 use crate::heap::class::{CANARY_BYTES, MID_MAX_BYTES, SMALL_MAX_BYTES};
 use crate::heap::shadow;
 use crate::heap::tables::Granule;
-use crate::heap::thread::{Keeper, ThreadHeap};
+use crate::heap::thread::{Keeper, Place, ThreadHeap};
 use crate::{Flush, wipe};
 
 impl ThreadHeap {
-    /// Frees a block of a common slab, in a slot of up to 1,040 bytes, if it is in order and this thread has room for it
-    /// at hand.
+    /// Frees a block of a common slab, in a slot of up to 1,040 bytes, if it is in order, and this thread has room for it at
+    /// hand or it is another's. Calls `send`, with nothing or with a word and its bits, if some must now be sent home.
     ///
     /// # Safety
     /// - The calling thread holds this thread heap.
@@ -28,13 +28,17 @@ impl ThreadHeap {
         granule: Granule,
         size: usize,
         flush: Flush,
+        send: impl FnOnce(u32, u64),
     ) -> Freed {
         let tables = self.tables.get();
         // Acquire pairs with Release in `share_slab`.
         let home = tables.home_of(granule).load(Ordering::Acquire);
-        let Some((Keeper::Freer, bin)) = self.keeper_of(home) else { return Freed::NotDone };
+        let Some((Place { index, keeper: Keeper::Freer, .. }, bin)) = self.place_of(home) else {
+            return Freed::NotDone;
+        };
         let usable = bin.usable_bytes();
-        if usable > MID_MAX_BYTES || flush == Flush::Immediate {
+        let is_kept = !bin.is_full();
+        if usable > MID_MAX_BYTES || (!is_kept && index == 0) || flush == Flush::Immediate {
             return Freed::NotDone;
         }
         let state = tables.shadow(granule);
@@ -45,15 +49,14 @@ impl ThreadHeap {
         }
         let slot_bytes = bin.slot_bytes();
         // SAFETY: the shadow says that a live block starts here, so a slot of this class does.
-        if !unsafe { self.is_intact(ptr, slot_bytes, found) } || bin.is_full() {
+        if !unsafe { self.is_intact(ptr, slot_bytes, found) } {
             return Freed::NotDone;
         }
         // As in `Local::claim`.
-        if state.compare_exchange(live, shadow::FREED, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+        let free = if is_kept { shadow::FREED } else { shadow::REMOTE };
+        if state.compare_exchange(live, free, Ordering::AcqRel, Ordering::Relaxed).is_err() {
             return Freed::NotDone;
         }
-        let is_pushed = bin.push(granule.number());
-        debug_assert!(is_pushed, "there is room");
         if slot_bytes <= SMALL_MAX_BYTES + CANARY_BYTES {
             // SAFETY: nobody uses the block any more, as the caller promises; 32 to 64 bytes from a granule on.
             unsafe { wipe::zero_small_slot(ptr, slot_bytes) };
@@ -63,6 +66,14 @@ impl ThreadHeap {
         }
         if flush == Flush::Bounded {
             self.note_lines(granule.unit());
+        }
+        if is_kept {
+            let is_pushed = bin.push(granule.number());
+            debug_assert!(is_pushed, "there is room");
+        } else if let Some((word, bits)) = self.outgoing.post(granule, slot_bytes) {
+            send(word, bits);
+        }
+        if flush == Flush::Bounded {
             self.remember_mid_lines(granule.offset(), slot_bytes)
         } else {
             Freed::Done

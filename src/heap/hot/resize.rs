@@ -18,7 +18,7 @@ use crate::heap::class::{self, CLASSES, MID_MAX_BYTES};
 use crate::heap::corruption::Corruption;
 use crate::heap::shadow;
 use crate::heap::tables::Granule;
-use crate::heap::thread::{BINS_BYTES, Keeper, ThreadHeap};
+use crate::heap::thread::{BINS_BYTES, Keeper, Place, ThreadHeap};
 use crate::{Flush, wipe};
 
 /// A live block in a slab of this thread heap that is not common.
@@ -124,7 +124,8 @@ impl ThreadHeap {
         let Some(granule) = self.granule_of(ptr.as_ptr()) else { return false };
         let tables = self.tables.get();
         let owner_class = tables.header(granule.unit()).owner_class.load(Ordering::Relaxed);
-        let Some((keeper, _)) = self.keeper_of(tables.home_of(granule).load(Ordering::Relaxed)) else {
+        let Some((Place { keeper, .. }, _)) = self.place_of(tables.home_of(granule).load(Ordering::Relaxed))
+        else {
             return false;
         };
         let is_at_home = owner_class >> 8 == self.id.get() || keeper == Keeper::Freer;
