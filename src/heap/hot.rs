@@ -35,7 +35,7 @@
     reason = "offsets and sizes inside one slab (below 2^16) or one range (below 2^38)"
 )]
 
-mod common;
+pub(crate) mod common;
 mod resize;
 mod wiping;
 

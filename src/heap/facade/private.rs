@@ -7,6 +7,7 @@ use super::{Corruption, Freed, Shared, allocate_small_slow, class, free_elsewher
 #[cfg(test)]
 use super::{Granule, Keeper, class::CLASSES};
 use crate::heap::geometry::Constraints;
+use crate::heap::hot::common::Goes;
 use crate::heap::slab::Local;
 use crate::heap::stats::Stats;
 use crate::heap::thread::ThreadHeap;
@@ -90,9 +91,14 @@ impl PrivateHeap {
         // SAFETY: held by this thread; the block is forwarded.
         let mut freed = unsafe { self.heap().free(ptr, Some(layout.size()), flush) };
         if let (Freed::NotDone, Some((granule, _))) = (freed, self.heap().locate(ptr.as_ptr())) {
-            let send = |word, bits| self.local().send_some(word, bits);
-            // SAFETY: as located; the rest is as above.
-            freed = unsafe { self.heap().free_common(ptr, granule, layout.size(), flush, send) };
+            for goes in [Goes::ToHand, Goes::Home] {
+                let send = |word, bits| self.local().send_some(word, bits);
+                if freed == Freed::NotDone {
+                    // SAFETY: as located; the rest is as above.
+                    freed =
+                        unsafe { self.heap().free_common(ptr, granule, layout.size(), flush, goes, send) };
+                }
+            }
         }
         match freed {
             Freed::Done => Ok(()),

@@ -11,6 +11,7 @@ use core::ptr::{self, NonNull};
 use super::Heap;
 use crate::heap::bin::Order;
 use crate::heap::class::{MID_MAX_BYTES, SMALL_MAX_BYTES};
+use crate::heap::hot::common::Goes;
 use crate::heap::hot::{ANY_SIZE, Freed};
 use crate::heap::slab::Local;
 use crate::heap::tables::Granule;
@@ -149,8 +150,30 @@ unsafe fn free_common(
     granule: Granule,
 ) {
     // SAFETY: forwarded.
-    match unsafe { local.free_common(ptr, granule, size, flush, |word, bits| send(heap, local, word, bits)) }
-    {
+    match unsafe { local.free_common(ptr, granule, size, flush, Goes::ToHand, |_, _| ()) } {
+        Freed::Done => {}
+        Freed::DoneAndDue => heap.write_back_slow(),
+        // SAFETY: forwarded.
+        Freed::NotDone => unsafe { free_beyond(ptr, size, heap, flush, local, granule) },
+    }
+}
+
+/// The same, of a class of which this thread has as many slots at hand as it may.
+///
+/// # Safety
+/// - As for [`free_mid`].
+#[inline(never)]
+unsafe fn free_beyond(
+    ptr: NonNull<u8>,
+    size: usize,
+    heap: &Heap,
+    flush: Flush,
+    local: &'static ThreadHeap,
+    granule: Granule,
+) {
+    let send = |word, bits| send(heap, local, word, bits);
+    // SAFETY: forwarded.
+    match unsafe { local.free_common(ptr, granule, size, flush, Goes::Home, send) } {
         Freed::Done => {}
         Freed::DoneAndDue => heap.write_back_slow(),
         // SAFETY: forwarded.

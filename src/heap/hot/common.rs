@@ -13,9 +13,18 @@ use crate::heap::tables::Granule;
 use crate::heap::thread::{Keeper, Place, ThreadHeap};
 use crate::{Flush, wipe};
 
+/// What becomes of the slot. A constant for each caller, so that none asks twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Goes {
+    /// It is kept at hand, if there is room.
+    ToHand,
+    /// It goes home, if there is no room, and to another thread.
+    Home,
+}
+
 impl ThreadHeap {
-    /// Frees a block of a common slab, in a slot of up to 1,040 bytes, if it is in order, and this thread has room for it at
-    /// hand or it is another's. Calls `send`, with nothing or with a word and its bits, if some must now be sent home.
+    /// Frees a block of a common slab, in a slot of up to 1,040 bytes, if it is in order and its slot goes where it should.
+    /// Calls `send`, with a word and its bits or with 0, if some must now be sent home.
     ///
     /// # Safety
     /// - The calling thread holds this thread heap.
@@ -28,6 +37,7 @@ impl ThreadHeap {
         granule: Granule,
         size: usize,
         flush: Flush,
+        goes: Goes,
         send: impl FnOnce(u32, u64),
     ) -> Freed {
         let tables = self.tables.get();
@@ -37,8 +47,11 @@ impl ThreadHeap {
             return Freed::NotDone;
         };
         let usable = bin.usable_bytes();
-        let is_kept = !bin.is_full();
-        if usable > MID_MAX_BYTES || (!is_kept && index == 0) || flush == Flush::Immediate {
+        let (is_right, free) = match goes {
+            Goes::ToHand => (!bin.is_full(), shadow::FREED),
+            Goes::Home => (bin.is_full() && index != 0, shadow::REMOTE),
+        };
+        if usable > MID_MAX_BYTES || !is_right || flush == Flush::Immediate {
             return Freed::NotDone;
         }
         let state = tables.shadow(granule);
@@ -53,7 +66,6 @@ impl ThreadHeap {
             return Freed::NotDone;
         }
         // As in `Local::claim`.
-        let free = if is_kept { shadow::FREED } else { shadow::REMOTE };
         if state.compare_exchange(live, free, Ordering::AcqRel, Ordering::Relaxed).is_err() {
             return Freed::NotDone;
         }
@@ -67,11 +79,16 @@ impl ThreadHeap {
         if flush == Flush::Bounded {
             self.note_lines(granule.unit());
         }
-        if is_kept {
-            let is_pushed = bin.push(granule.number());
-            debug_assert!(is_pushed, "there is room");
-        } else if let Some((word, bits)) = self.outgoing.post(granule, slot_bytes) {
-            send(word, bits);
+        match goes {
+            Goes::ToHand => {
+                let is_pushed = bin.push(granule.number());
+                debug_assert!(is_pushed, "there is room");
+            }
+            Goes::Home => {
+                if let Some((word, bits)) = self.outgoing.post(granule, slot_bytes) {
+                    send(word, bits);
+                }
+            }
         }
         if flush == Flush::Bounded {
             self.remember_mid_lines(granule.offset(), slot_bytes)
