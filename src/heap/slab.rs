@@ -195,16 +195,18 @@ impl<'a> Local<'a> {
 
     /// Makes a slab of `class` and puts it into the list.
     fn add_slab(self, class: usize) -> Result<Unit, Error> {
-        let unit = match self.shared.acquire_unit() {
+        let crowd = |number| self.heap.pending.crowd(number);
+        let unit = match self.shared.acquire_unit(crowd) {
             Ok(unit) => unit,
             Err(error) => {
                 // Before giving up: empty slabs of other classes, and what idle thread heaps hold.
                 if !self.release_empty(0) && !self.shared.scavenge() && !self.shared.drop_kept() {
                     return Err(error);
                 }
-                self.shared.acquire_unit()?
+                self.shared.acquire_unit(crowd)?
             }
         };
+        self.heap.pending.join(unit.number());
         let tables = &self.shared.tables;
         self.heap.know(self.shared.known_bytes());
         let shape = &CLASSES[class];
@@ -325,6 +327,7 @@ impl<'a> Local<'a> {
         let first = (unit.offset() >> LINE_SHIFT) as u32;
         let end = first + (UNIT_BYTES >> LINE_SHIFT) as u32;
         self.heap.pending.empty_range(first, end, |line| self.heap.write_back_line(line));
+        self.heap.pending.leave(unit.number());
         // Relaxed: set before the block came home, and so seen with it.
         if self.shared.tables.remote(unit).lines_elsewhere.swap(0, Ordering::Relaxed) != 0 {
             let (ptr, len) = self.shared.payload(unit);

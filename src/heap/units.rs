@@ -37,6 +37,9 @@ use crate::{Backing, Error, Lock};
 /// Units made ready at once where a lock may fail without harm: fewer system calls a unit.
 const BATCH: u32 = 16;
 
+/// Free units to look at for one that lies well.
+const CHOICE: usize = 4;
+
 /// What was made of a unit, as kept in its header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
@@ -84,12 +87,13 @@ impl Units {
 }
 
 impl Shared {
-    /// Takes a unit for a slab: guarded, usable, locked and pinned as the policy says, all zero.
-    pub(crate) fn acquire_unit(&self) -> Result<Unit, Error> {
+    /// Takes a unit for a slab: guarded, usable, locked and pinned as the policy says, all zero. `crowd` tells how many
+    /// slabs of the caller's are where one should not be too: see `Pending`.
+    pub(crate) fn acquire_unit(&self, crowd: impl Fn(u32) -> u32) -> Result<Unit, Error> {
         let link = |number| self.unit_link(number);
-        let unit = if let Some(unit) = self.take_warm() {
+        let unit = if let Some(unit) = self.take_warm(&crowd) {
             unit
-        } else if let Some(number) = self.units.ready.pop(link) {
+        } else if let Some(number) = self.choose_unit(&self.units.ready, &crowd) {
             // SAFETY: only numbers of units are pushed.
             unsafe { self.unit_in_list(number) }
         } else if let Some(number) = self.units.bare.pop(link) {
@@ -103,6 +107,33 @@ impl Shared {
         self.pin(unit);
         self.counters.take(UNIT_BYTES);
         Ok(unit)
+    }
+
+    /// Takes one of the [`CHOICE`] units on top of a stack: the first without a crowd, or that with the least.
+    ///
+    /// Others do not find those that it looks at meanwhile. Where a unit more or less matters, since each takes its part of
+    /// a limit, it takes the first.
+    pub(crate) fn choose_unit(&self, stack: &IndexStack, crowd: impl Fn(u32) -> u32) -> Option<u32> {
+        let link = |number| self.unit_link(number);
+        let mut best = stack.pop(link)?;
+        let mut least = if self.policy.lock() == Lock::Required { 0 } else { crowd(best) };
+        let mut others = [0; CHOICE - 1];
+        for place in &mut others {
+            if least == 0 {
+                break;
+            }
+            let Some(other) = stack.pop(link) else { break };
+            *place = other;
+            let its = crowd(other);
+            if its < least {
+                least = its;
+                core::mem::swap(&mut best, place);
+            }
+        }
+        for other in others.into_iter().rev().filter(|&other| other != 0) {
+            stack.push(other, link);
+        }
+        Some(best)
     }
 
     /// Takes units that nobody had before: one, and some more for the pool.

@@ -84,10 +84,10 @@ impl Shared {
         true
     }
 
-    /// Takes a warm unit.
-    pub(crate) fn take_warm(&self) -> Option<Unit> {
+    /// Takes a warm unit: see [`choose_unit`](Self::choose_unit).
+    pub(crate) fn take_warm(&self, crowd: impl Fn(u32) -> u32) -> Option<Unit> {
         let warm = &self.units.warm;
-        let number = warm.stack.pop(|number| self.unit_link(number))?;
+        let number = self.choose_unit(&warm.stack, crowd)?;
         let left = warm.count.fetch_sub(1, Ordering::Relaxed) - 1;
         if left < warm.lowest.load(Ordering::Relaxed) {
             warm.lowest.fetch_min(left, Ordering::Relaxed);
@@ -123,7 +123,7 @@ impl Shared {
             let mut batch = [0; BATCH];
             let mut taken = 0;
             for place in batch.iter_mut().take(left) {
-                let Some(unit) = self.take_warm() else { break };
+                let Some(unit) = self.take_warm(|_| 0) else { break };
                 *place = unit.number();
                 taken += 1;
             }
