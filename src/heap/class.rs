@@ -36,10 +36,10 @@ pub(crate) struct Class {
     shift_bytes: u32,
     /// Slots in a slab.
     pub(crate) nr_slots: u32,
-    /// Free slots that a thread takes to hand at a time, twice.
+    /// Free slots that a thread keeps at hand beside those that it must have, twice as many as it takes at a time.
     pub(crate) stash_len: u32,
-    /// Free slots that a thread holds back, a power of two less one: which of these and one more comes next is
-    /// drawn by lot in heaps of secrets (`bin::Order`).
+    /// A power of two less one: which of as many free slots and one more comes next is drawn by lot in heaps of secrets
+    /// (`bin::Order`), and as many and one more that were freed last are not drawn from.
     pub(crate) held_back: u32,
 }
 
@@ -55,11 +55,6 @@ impl Class {
         // By the number's bits, since a class may come to have every other unit.
         self.first_bytes + self.shift_bytes * (unit.count_ones() & 1)
     }
-
-    /// Most freed slots that a thread keeps at hand.
-    pub(crate) const fn limit(&self) -> u32 {
-        self.stash_len + self.held_back
-    }
 }
 
 /// Classes for alignments up to 16.
@@ -70,9 +65,9 @@ const NR_ALIGNED: usize = 8;
 const LINE_BYTES: u32 = 64;
 /// All classes.
 pub(crate) const NR_CLASSES: usize = NR_PLAIN + NR_ALIGNED;
-/// The largest [`Class::limit`].
-pub(crate) const STASH_MAX: u32 = 63;
-/// Slots held back of every class up to [`MID_MAX_BYTES`].
+/// The largest `stash_len`.
+pub(crate) const STASH_MAX: u32 = 48;
+/// [`Class::held_back`] of every class up to [`MID_MAX_BYTES`].
 pub(crate) const HELD_BACK: u32 = 15;
 /// Blocks up to this size take the shortest ways: slots of 32, 48 and 64 bytes.
 pub(crate) const SMALL_MAX_BYTES: usize = 56;
@@ -123,8 +118,8 @@ const fn plain_class(slot_bytes: u32) -> Class {
 const fn class(slot_bytes: u32, first_bytes: u32, shift_bytes: u32) -> Class {
     let nr_slots = (PAYLOAD_BYTES as u32 - first_bytes - shift_bytes) / slot_bytes;
     let by_bytes = 16_384 / slot_bytes;
-    let stash_len = if by_bytes > 48 {
-        48
+    let stash_len = if by_bytes > STASH_MAX {
+        STASH_MAX
     } else if by_bytes < 4 {
         4
     } else {
@@ -207,7 +202,7 @@ const _: () = {
         assert!(class.nr_slots >= 1);
         let end = class.first_bytes + class.shift_bytes + class.nr_slots * class.slot_bytes;
         assert!(end as usize <= PAYLOAD_BYTES && class.shift_bytes.is_multiple_of(16));
-        assert!(class.limit() <= STASH_MAX && class.stash_len >= 2);
+        assert!(class.stash_len <= STASH_MAX && class.stash_len >= 2);
         assert!((class.held_back + 1).is_power_of_two() && class.held_back <= HELD_BACK);
         assert!(class.slot_bytes as usize > MID_MAX_BYTES + CANARY_BYTES || class.held_back == HELD_BACK);
         i += 1;

@@ -17,9 +17,7 @@ use super::tables::Granule;
 use super::thread::{Keeper, ThreadHeap};
 use super::{shadow, slab::Local, threads};
 use crate::{Backing, Error, Flush, Fork, Lock, Policy, Seal, os, policy::settle_secret_backing, wipe};
-use ways_out::{
-    allocate_any, allocate_mid, allocate_renewed, free_mid, free_slow, take_renewed, try_allocate_renewed,
-};
+use ways_out::{allocate_any, allocate_mid, allocate_slow_or_null, free_mid, free_slow};
 
 /// One for each combination of backing, lock and fork; one for hidden memory, which is locked and excluded by nature; and
 /// one for secrets that a protection key seals, whatever backs them.
@@ -192,7 +190,6 @@ impl Heap {
         };
         match NonNull::new(at_hand) {
             Some(block) => Ok(block),
-            None if is_small(layout) => try_allocate_renewed(layout, self, threads::held(self.index)),
             None => self.allocate_slow(layout),
         }
     }
@@ -210,7 +207,7 @@ impl Heap {
         }
         // SAFETY: held by this thread; a small size.
         let at_hand = unsafe { local.allocate_small(layout.size(), Order::of(self.policy)) };
-        if at_hand.is_null() { allocate_renewed(layout, self, local) } else { at_hand }
+        if at_hand.is_null() { allocate_slow_or_null(layout, self) } else { at_hand }
     }
 
     /// A block that is not small, of a slot at hand, or null.
@@ -219,8 +216,7 @@ impl Heap {
         let local = threads::held(self.index);
         if layout.align() <= PLAIN_ALIGN && layout.size() <= MID_MAX_BYTES {
             // SAFETY: held by this thread; a size in bounds.
-            let at_hand = unsafe { local.allocate_mid(layout.size()) };
-            return if at_hand.is_null() { take_renewed(layout, self, local) } else { at_hand };
+            return unsafe { local.allocate_mid(layout.size()) };
         }
         match class::of(layout.size(), layout.align()) {
             // SAFETY: held by this thread; `class::of` gives a class with room for size and canary.

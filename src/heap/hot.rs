@@ -46,7 +46,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use super::bin::{Bin, Order};
 use super::canary::{canary, marker};
-use super::class::{CANARY_BYTES, Class, HELD_BACK, MID_MAX_BYTES, SMALL_MAX_BYTES};
+use super::class::{CANARY_BYTES, Class, MID_MAX_BYTES, SMALL_MAX_BYTES};
 use super::corruption::Corruption;
 use super::geometry::GRANULE_BYTES;
 use super::shadow;
@@ -93,7 +93,7 @@ impl ThreadHeap {
         debug_assert!(size <= SMALL_MAX_BYTES, "a small block");
         // SAFETY: forwarded.
         let bin = unsafe { self.small_bin_for(size) };
-        let Some(number) = bin.draw(&self.rng, HELD_BACK, order) else { return core::ptr::null_mut() };
+        let Some(number) = bin.draw(&self.rng, order) else { return core::ptr::null_mut() };
         // SAFETY: by `ThreadHeap` 3 it starts a slot in a slab, whose metadata is committed.
         let granule = unsafe { Granule::new(number) };
         let (ptr, slot_bytes) = (self.address(granule), bin.slot_bytes());
@@ -118,7 +118,7 @@ impl ThreadHeap {
         debug_assert!(size <= MID_MAX_BYTES, "a block of the table's sizes");
         // SAFETY: forwarded.
         let bin = unsafe { self.bin_for(size) };
-        let Some(number) = bin.draw(&self.rng, HELD_BACK, bin.order()) else { return core::ptr::null_mut() };
+        let Some(number) = bin.draw(&self.rng, bin.order()) else { return core::ptr::null_mut() };
         // SAFETY: as in `allocate_small`.
         let granule = unsafe { Granule::new(number) };
         let (ptr, slot_bytes) = (self.address(granule), bin.slot_bytes());
@@ -141,11 +141,7 @@ impl ThreadHeap {
     #[inline(never)]
     pub(crate) unsafe fn allocate_any(&self, class: usize, size: usize) -> *mut u8 {
         let bin = self.bin(class);
-        let mut drawn = bin.draw_any(&self.rng);
-        if drawn.is_none() && bin.renew() {
-            drawn = bin.draw_any(&self.rng);
-        }
-        let Some(number) = drawn else { return core::ptr::null_mut() };
+        let Some(number) = bin.draw_any(&self.rng) else { return core::ptr::null_mut() };
         // SAFETY: as in `allocate_small`.
         let granule = unsafe { Granule::new(number) };
         // SAFETY: the slot was just taken; the size is forwarded.

@@ -68,27 +68,24 @@ impl<'a> Local<'a> {
         self.shared
     }
 
-    /// Fills the empty stash of a class: from the slabs at hand, blocks that came home, or a new slab.
+    /// Fills the stash of a class, from which nothing can be drawn: from the slabs at hand, blocks that came home, or a new slab.
     #[cold]
     pub(crate) fn refill(self, class: usize) -> Result<(), Error> {
         let shape = &CLASSES[class];
         let bin = self.heap.bin(class);
-        if bin.renew() {
-            return Ok(());
-        }
         self.send_all();
         self.collect_mail();
-        let wanted = shape.held_back + (shape.stash_len / 2).max(1);
         // Less cannot be drawn from.
-        let least = if bin.order() == Order::Lot { shape.held_back + 1 } else { 1 };
-        while bin.nr_left() < wanted {
+        let least = bin.least();
+        let wanted = least - 1 + (shape.stash_len / 2).max(1);
+        while bin.len() < wanted {
             let unit = match self.partial(class) {
                 Some(unit) => unit,
                 // Part of a batch will do: the next slab is made when this one is used up.
-                None if bin.nr_left() >= least => break,
+                None if bin.len() >= least => break,
                 None => self.add_slab(class)?,
             };
-            self.take_slots(class, unit, wanted - bin.nr_left());
+            self.take_slots(class, unit, wanted - bin.len());
         }
         bin.shuffle(&self.heap.rng);
         Ok(())
@@ -114,7 +111,11 @@ impl<'a> Local<'a> {
         let slot_bytes = CLASSES[class].slot_bytes;
         let is_checked = slot_bytes as usize <= ALWAYS_CHECKED_BYTES;
         let from = header.first_word.load(Ordering::Relaxed) as usize % SLOT_WORDS;
-        let mut end = bin.compact();
+        // There is room: no more are wanted.
+        if left == 0 || !bin.raise(left) {
+            Corruption::Metadata.abort();
+        }
+        let taken = left;
         for word in (from..SLOT_WORDS).chain(0..from) {
             let cell = &bits[word];
             if left == 0 {
@@ -130,18 +131,12 @@ impl<'a> Local<'a> {
                 if is_checked {
                     self.touch(unit, (word * 64) as u32 + bit, slot_bytes);
                 }
-                // There is room: no more are wanted.
-                match bin.append(end, first_granule + word as u32 * 64 + bit) {
-                    Some(behind) => end = behind,
-                    None => Corruption::Metadata.abort(),
-                }
                 left -= 1;
+                bin.set(left, first_granule + word as u32 * 64 + bit);
             }
             cell.store(free, Ordering::Relaxed);
         }
-        bin.end_run(end);
-        let taken = wanted.min(before) - left;
-        if left != 0 || taken == 0 {
+        if left != 0 {
             Corruption::Metadata.abort();
         }
         if before == CLASSES[class].nr_slots {
@@ -243,7 +238,7 @@ impl<'a> Local<'a> {
         Ok(unit)
     }
 
-    /// Makes room in a full stash: puts half of what is not held back away, the oldest slots.
+    /// Makes room in a full stash: puts half of what must not be at hand away, the oldest slots.
     pub(crate) fn spill(self, class: usize) {
         let mut returns = Returns::NONE;
         let (bin, shape) = (self.heap.bin(class), &CLASSES[class]);

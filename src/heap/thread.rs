@@ -28,9 +28,8 @@ use super::tables::Tables;
 ///    any. The cells of [`NONE`] are only read.
 /// 2. `known_granules` never exceeds the granules whose metadata is committed; it is 0 while `tables` and
 ///    `base` are not set.
-/// 3. The numbers in the stash of a bin (from `next` on to the first 0, and up to `fill` from the start of its half) are
-///    granules that free slots of its class start with, in slabs of this thread heap or common ones of another
-///    ([`Keeper`]), each slot in one place only; their bit in the free bitmap is clear.
+/// 3. The numbers in the stash of a bin are granules that free slots of its class start with, in slabs of this thread
+///    heap or common ones of another ([`Keeper`]), each slot in one place only; their bit in the free bitmap is clear.
 /// 4. `id` is the number of its place plus one; 0 while it is not set up.
 /// 5. `offsets` and `small_offsets` hold offsets of bins in this thread heap: those of the classes of each size, or
 ///    while it is not set up 0, where the first bin is, empty.

@@ -9,52 +9,13 @@ use core::alloc::Layout;
 use core::ptr::{self, NonNull};
 
 use super::Heap;
-use crate::heap::bin::Order;
-use crate::heap::class::{MID_MAX_BYTES, SMALL_MAX_BYTES};
+use crate::heap::class::MID_MAX_BYTES;
 use crate::heap::hot::common::Goes;
 use crate::heap::hot::{ANY_SIZE, Freed};
 use crate::heap::slab::Local;
 use crate::heap::tables::Granule;
 use crate::heap::thread::{BINS_BYTES, ThreadHeap, is_common};
 use crate::os::{self, Errno};
-use crate::{Error, Flush};
-
-/// Takes a block of up to [`MID_MAX_BYTES`], aligned to a granule or less, of a class whose run of free slots is used up:
-/// the freed ones become the next run. Null if they are too few.
-#[inline(never)]
-pub(super) fn take_renewed(layout: Layout, heap: &Heap, local: &'static ThreadHeap) -> *mut u8 {
-    if layout.size() <= SMALL_MAX_BYTES {
-        // SAFETY: a small size.
-        if !unsafe { local.small_bin_for(layout.size()) }.renew() {
-            return ptr::null_mut();
-        }
-        // SAFETY: `local` is what this thread holds of `heap`; a small size.
-        return unsafe { local.allocate_small(layout.size(), Order::of(heap.policy())) };
-    }
-    // SAFETY: a size in bounds, as the caller found.
-    if !unsafe { local.bin_for(layout.size()) }.renew() {
-        return ptr::null_mut();
-    }
-    // SAFETY: as above, and in bounds.
-    unsafe { local.allocate_mid(layout.size()) }
-}
-
-/// The same, or allocates such a block in any other way.
-#[inline(never)]
-pub(super) fn try_allocate_renewed(
-    layout: Layout,
-    heap: &Heap,
-    local: &'static ThreadHeap,
-) -> Result<NonNull<u8>, Error> {
-    NonNull::new(take_renewed(layout, heap, local)).map_or_else(|| heap.allocate_slow(layout), Ok)
-}
-
-/// The same, null for an error.
-#[inline(never)]
-pub(super) fn allocate_renewed(layout: Layout, heap: &Heap, local: &'static ThreadHeap) -> *mut u8 {
-    let renewed = take_renewed(layout, heap, local);
-    if renewed.is_null() { allocate_slow_or_null(layout, heap) } else { renewed }
-}
 
 /// Allocates a block that is not small, aligned to a granule or less.
 #[inline(never)]
@@ -64,7 +25,7 @@ pub(super) fn allocate_mid(layout: Layout, heap: &Heap, local: &'static ThreadHe
     }
     // SAFETY: `local` is what this thread holds of `heap`; a size in bounds.
     let at_hand = unsafe { local.allocate_mid(layout.size()) };
-    if at_hand.is_null() { allocate_renewed(layout, heap, local) } else { at_hand }
+    if at_hand.is_null() { allocate_slow_or_null(layout, heap) } else { at_hand }
 }
 
 /// Allocates any other block.
