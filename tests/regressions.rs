@@ -333,7 +333,10 @@ fn what_a_purge_leaves_of_a_canary_is_no_underflow() {
             let marker = first.add(24).cast::<u32>();
             let was = marker.read();
             purge();
+            let others: Vec<_> = (0..40).map(|_| HEAP.alloc(exact)).collect();
             HEAP.dealloc(behind, exact);
+            // It is not handed out before others were freed.
+            others.into_iter().for_each(|other| HEAP.dealloc(other, exact));
             while HEAP.alloc(exact) != behind {}
             marker.write(written(was));
             HEAP.dealloc(behind, exact);

@@ -5,9 +5,11 @@
     expect(
         clippy::as_conversions,
         clippy::arithmetic_side_effects,
-        reason = "usize has 64 bits here; takes the low half; a byte four times"
+        reason = "widens; takes the low half; a byte four times; below 32"
     )
 )]
+
+use super::geometry::GRANULE_BYTES;
 
 /// Makes the key of a heap's canaries from random bits: its four lowest bytes are one byte, four times, and not
 /// zero.
@@ -17,14 +19,19 @@ pub(crate) const fn key(random: u64) -> u64 {
     (random & !0xffff_ffff) | (byte * 0x0101_0101)
 }
 
-/// The canary of a slot that ends at address `end`, a multiple of 16: the key, its upper half mixed with the
-/// place, so that a canary copied from elsewhere does not fit.
+/// The canary of the slot that starts with a granule: the key, its upper half moved on by the granule's number, so that a
+/// canary copied from elsewhere in the heap does not fit.
 ///
 /// The lower half is the [`marker`], whatever the place. So four bytes of it, written right behind a block, may
 /// reach into the canary without changing it, and can be checked whatever the slack.
 #[inline(always)]
-pub(crate) const fn canary(key: u64, end: usize) -> u64 {
-    key ^ ((end as u64) << 28)
+pub(crate) const fn canary(key: u64, granule: u32) -> u64 {
+    key.wrapping_add((granule as u64) << 32)
+}
+
+/// How much the canary of a slot is above that of the slot before, of slots of `slot_bytes`, a multiple of 16.
+pub(crate) const fn step(slot_bytes: usize) -> u64 {
+    (slot_bytes as u64) << (32 - GRANULE_BYTES.trailing_zeros())
 }
 
 /// What stands right behind a block: a byte four times, and not zero, so that one NUL too many is seen always; one
@@ -61,9 +68,11 @@ mod tests {
             let [first, ..] = marker(key).to_le_bytes();
             assert_ne!(first, 0);
             assert_eq!(marker(key).to_le_bytes(), [first; 4]);
-            for end in (0x7f00_0000_0000_usize..).step_by(16).take(1000) {
-                assert_eq!(canary(key, end) as u32, marker(key));
-                assert_ne!(canary(key, end), canary(key, end + 16));
+            for granule in (0xffff_ff00_u32..=u32::MAX).chain(0..1000) {
+                let next = granule.wrapping_add(3);
+                assert_eq!(canary(key, granule) as u32, marker(key));
+                assert_ne!(canary(key, granule), canary(key, next));
+                assert_eq!(canary(key, next).wrapping_sub(step(48)), canary(key, granule));
             }
         }
         assert!((0..16).all(|i| byte(0, i) != 0));

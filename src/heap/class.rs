@@ -36,7 +36,7 @@ pub(crate) struct Class {
     shift_bytes: u32,
     /// Slots in a slab.
     pub(crate) nr_slots: u32,
-    /// Free slots that a thread keeps at hand beside those that it must have, twice as many as it takes at a time.
+    /// Free slots that a thread takes to hand at a time, twice; it keeps twice as many, beside those that it must have.
     pub(crate) stash_len: u32,
     /// A power of two less one: which of as many free slots and one more comes next is drawn by lot in heaps of secrets
     /// (`bin::Order`), and as many and one more that were freed last are not drawn from.
@@ -73,6 +73,10 @@ pub(crate) const HELD_BACK: u32 = 15;
 pub(crate) const SMALL_MAX_BYTES: usize = 56;
 /// Classes of these: the first ones.
 pub(crate) const NR_SMALL: usize = 3;
+/// Blocks up to this size, that are not small, take the next shortest ways: slots of 80 to 144 bytes.
+pub(crate) const SHORT_MAX_BYTES: usize = 136;
+/// Classes of these, the small ones included: the first ones.
+pub(crate) const NR_SHORT: usize = 8;
 /// Blocks up to this size find their class by a table in the thread heap. Their slots are checked at every use,
 /// since a check costs less than asking whether the slot was used before; they are checked and wiped without a call,
 /// and their slack fits into the state of a block (`shadow::tight`).
@@ -189,6 +193,7 @@ const _: () = {
     let mut i = 0;
     while i < NR_PLAIN {
         assert!((CLASSES[i].usable_bytes() <= SMALL_MAX_BYTES) == (i < NR_SMALL));
+        assert!((CLASSES[i].usable_bytes() <= SHORT_MAX_BYTES) == (i < NR_SHORT));
         assert!((CLASSES[i].usable_bytes() <= MID_MAX_BYTES) == (i < NR_MID));
         let step = if i == 0 { 0 } else { CLASSES[i].slot_bytes - CLASSES[i - 1].slot_bytes };
         assert!(i >= NR_MID || step as usize <= shadow::LONGEST_SHORT + 1);

@@ -8,16 +8,16 @@ use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicPtr, Ordering, fence};
 
 use super::bin::Order;
-use super::class::{self, CLASSES, MID_MAX_BYTES, PLAIN_ALIGN, SMALL_MAX_BYTES};
+use super::class::{self, CLASSES, MID_MAX_BYTES, PLAIN_ALIGN, SHORT_MAX_BYTES, SMALL_MAX_BYTES};
 use super::corruption::Corruption;
 use super::geometry::Constraints;
-use super::hot::{ANY_SIZE, Freed, Where, crime_of};
+use super::hot::{ANY_SIZE, Freed, Mid, Short, Where, crime_of};
 use super::shared::Shared;
 use super::tables::Granule;
 use super::thread::{Keeper, ThreadHeap};
 use super::{shadow, slab::Local, threads};
 use crate::{Backing, Error, Flush, Fork, Lock, Policy, Seal, os, policy::settle_secret_backing, wipe};
-use ways_out::{allocate_any, allocate_mid, allocate_slow_or_null, free_mid, free_slow};
+use ways_out::{allocate_any, allocate_short, allocate_slow_or_null, finish, free_short, free_slow};
 
 /// One for each combination of backing, lock and fork; one for hidden memory, which is locked and excluded by nature; and
 /// one for secrets that a protection key seals, whatever backs them.
@@ -203,7 +203,7 @@ impl Heap {
         }
         let local = threads::held(self.index);
         if layout.size() > SMALL_MAX_BYTES {
-            return allocate_mid(layout, self, local);
+            return allocate_short(layout, self, local);
         }
         // SAFETY: held by this thread; a small size.
         let at_hand = unsafe { local.allocate_small(layout.size(), Order::of(self.policy)) };
@@ -215,8 +215,13 @@ impl Heap {
     fn take_bigger(&self, layout: Layout) -> *mut u8 {
         let local = threads::held(self.index);
         if layout.align() <= PLAIN_ALIGN && layout.size() <= MID_MAX_BYTES {
-            // SAFETY: held by this thread; a size in bounds.
-            return unsafe { local.allocate_mid(layout.size()) };
+            return if layout.size() <= SHORT_MAX_BYTES {
+                // SAFETY: held by this thread; a size of that way.
+                unsafe { local.allocate_by::<Short>(layout.size()) }
+            } else {
+                // SAFETY: as above.
+                unsafe { local.allocate_by::<Mid>(layout.size()) }
+            };
         }
         match class::of(layout.size(), layout.align()) {
             // SAFETY: held by this thread; `class::of` gives a class with room for size and canary.
@@ -278,18 +283,16 @@ impl Heap {
         let Some((granule, place)) = local.locate(ptr) else { return otherwise() };
         // SAFETY: located in the memory range, in which null is not.
         let ptr = unsafe { NonNull::new_unchecked(ptr) };
-        let freed = match place {
-            // SAFETY: held by this thread; the block is forwarded.
-            Where::Small { offset } => unsafe { local.free_small(ptr, granule, offset, size, flush) },
-            Where::Else { .. } => {
-                // SAFETY: held by this thread, and located by it; the block is forwarded.
-                return unsafe { free_mid(ptr, size.unwrap_or(ANY_SIZE), self, flush, local, granule) };
+        match place {
+            Where::Small { offset } if flush != Flush::Immediate => {
+                // SAFETY: held by this thread; the block is forwarded.
+                let freed = unsafe { local.free_small(ptr, granule, offset, size, flush) };
+                finish(freed, ptr, size.unwrap_or(ANY_SIZE), self, flush);
             }
-        };
-        match freed {
-            Freed::Done => {}
-            Freed::DoneAndDue => self.write_back_slow(),
-            Freed::NotDone => free_slow(ptr, size.unwrap_or(ANY_SIZE), self, flush),
+            // SAFETY: held by this thread, and located by it; the block is forwarded.
+            Where::Small { offset } | Where::Else { offset } => unsafe {
+                free_short(ptr, size.unwrap_or(ANY_SIZE), self, flush, local, offset)
+            },
         }
     }
 

@@ -11,12 +11,13 @@
 //! before it: eight bytes that are zero (free slot, start of the slab) or the canary of the slot before
 //! ```
 //!
-//! Three ways, by size, since what most of them need not ask should not be asked:
+//! Four ways, by size, since what most of them need not ask should not be asked:
 //!
 //! | blocks | slots | way |
 //! |---|---|---|
 //! | small, up to 56 bytes | 32 to 64 bytes | inlined into the caller; check and wipe are four loads and four stores |
-//! | mid, up to 1,032 bytes | 80 to 1,040 bytes | out of line, without a call |
+//! | short, up to 136 bytes | 80 to 144 bytes | out of line, without a call; nine loads and nine stores |
+//! | mid, up to 1,032 bytes | 176 to 1,040 bytes | the same; as many of each as the longest slots need |
 //! | larger, or aligned to more than 16 bytes | | out of line; slots that were never used are not checked |
 //!
 //! A call on any way to an end would make the compiler save registers on all of them. So whatever is out of line is
@@ -24,8 +25,8 @@
 //! slow path to do all over. Two designs were measured by their instructions. The one before this one looked the
 //! class up by the size at each free, kept the shape of a class in a constant table and freed slots in a quarantine
 //! beside the stash: 221 for allocating and freeing 32 bytes of a layout that the compiler does not know. This one takes
-//! 98, caller included (`ci/instructions`): a free finds its bin, and with it its class and its owner, by one load
-//! ([`Home`](super::tables::Home)); the bin holds the shape; and the stash is the quarantine.
+//! 95, six of them for the caller's loop and calls (`ci/instructions`): a free finds its bin, and with it its class and its
+//! owner, by one load ([`Home`](super::tables::Home)); the bin holds the shape; and the stash is the quarantine.
 
 // UNSAFETY: reads and writes slots by address.
 #![expect(unsafe_code, reason = "blocks are raw memory, see the proofs")]
@@ -37,6 +38,7 @@
 
 pub(crate) mod common;
 mod resize;
+mod way;
 mod wiping;
 
 pub(crate) use resize::Resized;
@@ -45,14 +47,18 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use super::bin::{Bin, Order};
-use super::canary::{canary, marker};
+use super::canary::{canary, marker, step};
 use super::class::{CANARY_BYTES, Class, MID_MAX_BYTES, SMALL_MAX_BYTES};
 use super::corruption::Corruption;
 use super::geometry::GRANULE_BYTES;
 use super::shadow;
 use super::tables::Granule;
-use super::thread::{BINS_BYTES, MID_BINS_BYTES, SMALL_BINS_BYTES, ThreadHeap};
+use super::thread::{BINS_BYTES, SMALL_BINS_BYTES, ThreadHeap};
+#[cfg(any(test, feature = "fault-injection"))]
+use super::thread::{MID_BINS_BYTES, SHORT_BINS_BYTES};
 use crate::{Flush, wipe};
+
+pub(crate) use way::{Mid, Short, Way};
 
 /// Slots up to this size are checked at every use, since a check costs less than asking whether the slot
 /// was used before. Larger ones may lie on pages that were never touched and should stay so.
@@ -78,6 +84,8 @@ pub(crate) enum Freed {
     Done,
     /// The block is free, and the lines remembered must be written back now.
     DoneAndDue,
+    /// The block is free and wiped, and its lines must be remembered, by [`ThreadHeap::remember_freed`].
+    Unremembered,
     /// Nothing was done: the block is another thread heap's, a large one, or not in order; or the stash is full.
     NotDone,
 }
@@ -105,16 +113,16 @@ impl ThreadHeap {
         // Relaxed: whoever frees the block got the pointer from here by a synchronising way.
         self.tables.get().shadow(granule).store(shadow::small(size), Ordering::Relaxed);
         // SAFETY: the slot was just taken, and is zero.
-        unsafe { self.open_slot(ptr, slot_bytes, size) }
+        unsafe { self.open_slot(ptr, granule, slot_bytes, size) }
     }
 
     /// The same for blocks of up to `MID_MAX_BYTES` that are not small.
     ///
     /// # Safety
     /// - The calling thread holds this thread heap.
-    /// - `size` is above `SMALL_MAX_BYTES` and not above `MID_MAX_BYTES`.
+    /// - Blocks of `size` bytes take this way.
     #[inline(always)]
-    pub(crate) unsafe fn allocate_mid(&self, size: usize) -> *mut u8 {
+    pub(crate) unsafe fn allocate_by<W: Way>(&self, size: usize) -> *mut u8 {
         debug_assert!(size <= MID_MAX_BYTES, "a block of the table's sizes");
         // SAFETY: forwarded.
         let bin = unsafe { self.bin_for(size) };
@@ -122,15 +130,15 @@ impl ThreadHeap {
         // SAFETY: as in `allocate_small`.
         let granule = unsafe { Granule::new(number) };
         let (ptr, slot_bytes) = (self.address(granule), bin.slot_bytes());
-        // SAFETY: as in `allocate_small`; a slot for such a block, which is not small, has 80 to 1,040 bytes.
-        if !unsafe { wipe::mid_slot_is_zero(ptr, slot_bytes) } {
+        // SAFETY: as in `allocate_small`; a slot of this way.
+        if !unsafe { W::is_zero(ptr, slot_bytes) } {
             Corruption::WriteAfterFree.abort();
         }
         // The slack of a plain slot of this size is below 128.
         let state = shadow::tight(slot_bytes - CANARY_BYTES, size);
         self.tables.get().shadow(granule).store(state, Ordering::Relaxed);
         // SAFETY: the slot was just taken, and is zero.
-        unsafe { self.open_slot(ptr, slot_bytes, size) }
+        unsafe { self.open_slot(ptr, granule, slot_bytes, size) }
     }
 
     /// The same for a slot of any class.
@@ -182,7 +190,7 @@ impl ThreadHeap {
         let usable = slot_bytes - CANARY_BYTES;
         state.store(self.state_for(granule, usable, size), Ordering::Relaxed);
         // SAFETY: forwarded; the slot is zero, or was never used.
-        unsafe { self.open_slot(ptr, slot_bytes, size) }
+        unsafe { self.open_slot(ptr, granule, slot_bytes, size) }
     }
 
     /// Makes a block of a slot: marker and canary.
@@ -190,18 +198,23 @@ impl ThreadHeap {
     /// # Safety
     /// - As for `open_checked`, and the slot, which is at `ptr`, is all zero.
     #[inline(always)]
-    unsafe fn open_slot(&self, ptr: NonNull<u8>, slot_bytes: usize, size: usize) -> *mut u8 {
-        let key = self.key.get();
+    unsafe fn open_slot(
+        &self,
+        ptr: NonNull<u8>,
+        granule: Granule,
+        slot_bytes: usize,
+        size: usize,
+    ) -> *mut u8 {
+        let canary = canary(self.key.get(), granule.number());
         // SAFETY: the last eight bytes of the slot, which is 32 bytes at least.
         let last = unsafe { ptr.add(slot_bytes - CANARY_BYTES) };
-        let end = ptr.addr().get() + slot_bytes;
         // SAFETY: aligned to 8 since slots are granules long; only accessed atomically once the slot is in
         // use, because the thread that frees the next block looks at it.
-        unsafe { last.cast::<AtomicU64>().as_ref() }.store(canary(key, end), Ordering::Relaxed);
+        unsafe { last.cast::<AtomicU64>().as_ref() }.store(canary, Ordering::Relaxed);
         // After the canary, so that where it reaches into that it changes nothing.
         // SAFETY: four bytes behind the block, of which eight are in the slot; nobody else writes to the slot, and
         // four bytes of the canary are the marker.
-        unsafe { wipe::store_marker(ptr, size, marker(key)) };
+        unsafe { wipe::store_marker(ptr, size, marker(canary)) };
         ptr.as_ptr()
     }
 
@@ -228,6 +241,7 @@ impl ThreadHeap {
     /// - `granule` and `offset` are what [`locate`](Self::locate) says of `ptr`, as of a small block.
     /// - If a live block starts at `ptr`, nobody uses it any more. (Any other pointer is survived.)
     /// - `size` is that of a layout: `isize::MAX` at most.
+    /// - `flush` is not [`Flush::Immediate`].
     #[inline(always)]
     pub(crate) unsafe fn free_small(
         &self,
@@ -251,28 +265,24 @@ impl ThreadHeap {
             _ => return Freed::NotDone,
         }
         // SAFETY: the shadow says that a live block starts here, so a slot of this class does.
-        if !unsafe { self.is_intact(ptr, slot_bytes, found) } {
+        if !unsafe { self.is_intact(ptr, granule, bin.slot_bytes(), || bin.canary_step(), found) } {
             return Freed::NotDone;
         }
         if !bin.push(granule.number()) {
             return Freed::NotDone;
         }
         state.store(shadow::FREED, Ordering::Relaxed);
-        if flush == Flush::Immediate {
-            // SAFETY: the block is not in use any more, as the caller promises.
-            return unsafe { self.wipe_slot(granule, slot_bytes, flush) };
-        }
-        // SAFETY: as above; 32 to 64 bytes from a granule on.
+        // SAFETY: the block is not in use any more, as the caller promises; 32 to 64 bytes from a granule on.
         unsafe { wipe::zero_small_slot(ptr, slot_bytes) };
         if flush == Flush::Bounded { self.remember_lines(granule, slot_bytes) } else { Freed::Done }
     }
 
-    /// The same for the next larger slots, up to 1,040 bytes. Does nothing for others.
+    /// The same for the next larger slots, up to 1,040 bytes.
     ///
     /// # Safety
-    /// - As for `free_small`, of a block that is not small; `size` may be [`ANY_SIZE`].
+    /// - As for `free_small`; `offset` is that of a bin whose slots take this way, and `size` may be [`ANY_SIZE`].
     #[inline(always)]
-    pub(crate) unsafe fn free_mid(
+    pub(crate) unsafe fn free_by<W: Way>(
         &self,
         ptr: NonNull<u8>,
         granule: Granule,
@@ -280,9 +290,6 @@ impl ThreadHeap {
         size: usize,
         flush: Flush,
     ) -> Freed {
-        if offset >= MID_BINS_BYTES || flush == Flush::Immediate {
-            return Freed::NotDone;
-        }
         // SAFETY: as in `free_small`.
         let bin = unsafe { self.bin_at(offset) };
         let tables = self.tables.get();
@@ -295,26 +302,22 @@ impl ThreadHeap {
         }
         let slot_bytes = bin.slot_bytes();
         // SAFETY: the shadow says that a live block starts here, so a slot of this class does.
-        if !unsafe { self.is_intact(ptr, slot_bytes, found) } {
+        if !unsafe { self.is_intact(ptr, granule, bin.slot_bytes(), || bin.canary_step(), found) } {
             return Freed::NotDone;
         }
         if !bin.push(granule.number()) {
             return Freed::NotDone;
         }
         state.store(shadow::FREED, Ordering::Relaxed);
-        // SAFETY: the block is not in use any more, as the caller promises; 80 to 1,040 bytes from a granule on.
-        unsafe { wipe::zero_mid_slot(ptr, slot_bytes) };
-        if flush == Flush::Bounded {
-            self.remember_mid_lines(granule.offset(), slot_bytes)
-        } else {
-            Freed::Done
-        }
+        // SAFETY: the block is not in use any more, as the caller promises; a slot of this way.
+        unsafe { W::zero(ptr, slot_bytes) };
+        if flush == Flush::Bounded { W::remember(self, granule, slot_bytes) } else { Freed::Done }
     }
 
     /// The same for any block in a slab.
     ///
     /// # Safety
-    /// - As for `free_mid`.
+    /// - As for `free_by`, with any offset below `BINS_BYTES`.
     pub(crate) unsafe fn free_any(
         &self,
         ptr: NonNull<u8>,
@@ -339,7 +342,7 @@ impl ThreadHeap {
             return Freed::NotDone;
         }
         // SAFETY: the shadow says that a live block starts here, so a slot of this class does.
-        if !unsafe { self.is_intact(ptr, bin.slot_bytes(), found) } {
+        if !unsafe { self.is_intact(ptr, granule, bin.slot_bytes(), || bin.canary_step(), found) } {
             return Freed::NotDone;
         }
         // SAFETY: the block is this thread heap's own, and not in use any more, as the caller promises.
@@ -353,21 +356,26 @@ impl ThreadHeap {
     /// - If a live block starts at `ptr`, nobody uses it any more. (Any other pointer is survived.)
     #[cfg(any(test, feature = "fault-injection"))]
     pub(crate) unsafe fn free(&self, ptr: NonNull<u8>, size: Option<usize>, flush: Flush) -> Freed {
-        match self.locate(ptr.as_ptr()) {
+        let Some((granule, place)) = self.locate(ptr.as_ptr()) else { return Freed::NotDone };
+        let freed = match place {
             // SAFETY: as located; the rest is forwarded.
-            Some((granule, Where::Small { offset })) => unsafe {
+            Where::Small { offset } if flush != Flush::Immediate => unsafe {
                 self.free_small(ptr, granule, offset, size, flush)
             },
-            Some((granule, Where::Else { offset })) => {
-                // SAFETY: as above.
-                match unsafe { self.free_mid(ptr, granule, offset, size.unwrap_or(ANY_SIZE), flush) } {
-                    // SAFETY: as above.
-                    Freed::NotDone => unsafe { self.free_any(ptr, granule, offset, size, flush) },
-                    freed => freed,
-                }
+            Where::Else { offset } if offset < SHORT_BINS_BYTES && flush != Flush::Immediate => {
+                // SAFETY: as above; the bins of short slots follow those of small ones.
+                unsafe { self.free_by::<Short>(ptr, granule, offset, size.unwrap_or(ANY_SIZE), flush) }
             }
-            None => Freed::NotDone,
-        }
+            Where::Else { offset } if offset < MID_BINS_BYTES && flush != Flush::Immediate => {
+                // SAFETY: as above; the bins of mid slots follow those of short ones.
+                unsafe { self.free_by::<Mid>(ptr, granule, offset, size.unwrap_or(ANY_SIZE), flush) }
+            }
+            // SAFETY: as above.
+            Where::Small { offset } | Where::Else { offset } => unsafe {
+                self.free_any(ptr, granule, offset, size, flush)
+            },
+        };
+        if freed == Freed::Unremembered { self.remember_block(ptr) } else { freed }
     }
 
     /// The granule at `ptr`, if it lies in a slab that this thread heap knows of and a slot could start there.
@@ -381,6 +389,16 @@ impl ThreadHeap {
         }
         // SAFETY: a granule that is known, so its metadata is committed (`ThreadHeap` 2).
         Some(unsafe { Granule::from_wide(number) })
+    }
+
+    /// The granule at `ptr`, which [`locate`](Self::locate) found.
+    ///
+    /// # Safety
+    /// - `locate` gave a granule for `ptr`.
+    #[inline(always)]
+    pub(crate) unsafe fn granule_at(&self, ptr: NonNull<u8>) -> Granule {
+        // SAFETY: forwarded: a granule that is known, as in `granule_of`.
+        unsafe { Granule::from_wide((ptr.addr().get() - self.base.get().addr()) / GRANULE_BYTES) }
     }
 
     /// Wipes the slot of a block that was found in order, and puts it into the stash, if there is room.
@@ -400,19 +418,25 @@ impl ThreadHeap {
     /// Whether the bytes around a live block are as they should be.
     ///
     /// # Safety
-    /// - A slot of this size starts at `ptr`, with a block of `size` bytes.
+    /// - A slot of this size, whose canaries are `canary_step` apart, starts at `ptr`, which is at `granule`, with a block of
+    ///   `size` bytes.
     #[inline(always)]
-    pub(super) unsafe fn is_intact(&self, ptr: NonNull<u8>, slot_bytes: usize, size: usize) -> bool {
-        let key = self.key.get();
-        let start = ptr.addr().get();
+    pub(super) unsafe fn is_intact(
+        &self,
+        ptr: NonNull<u8>,
+        granule: Granule,
+        slot_bytes: usize,
+        canary_step: impl FnOnce() -> u64,
+        size: usize,
+    ) -> bool {
         // SAFETY: forwarded.
-        if !unsafe { self.is_intact_behind(ptr, slot_bytes, size) } {
+        if !unsafe { self.is_intact_behind(ptr, granule, slot_bytes, size) } {
             return false;
         }
         // SAFETY: a slab's first slot lies at least 16 bytes behind its start, so the eight bytes before any slot are
         // in the slab too: the end of the slot before, or bytes that no slot has.
         let before = unsafe { load(ptr.as_ptr().wrapping_sub(CANARY_BYTES)) };
-        before == 0 || before == canary(key, start)
+        before == 0 || before == canary(self.key.get(), granule.number()).wrapping_sub(canary_step())
     }
 
     /// Whether the bytes behind a live block are as they should be.
@@ -420,16 +444,23 @@ impl ThreadHeap {
     /// # Safety
     /// - As for `is_intact`.
     #[inline(always)]
-    unsafe fn is_intact_behind(&self, ptr: NonNull<u8>, slot_bytes: usize, size: usize) -> bool {
-        let end = ptr.as_ptr().wrapping_add(slot_bytes);
-        let expected = canary(self.key.get(), end.addr());
+    unsafe fn is_intact_behind(
+        &self,
+        ptr: NonNull<u8>,
+        granule: Granule,
+        slot_bytes: usize,
+        size: usize,
+    ) -> bool {
+        let ptr = ptr.as_ptr();
+        let expected = canary(self.key.get(), granule.number());
+        let last = ptr.wrapping_add(slot_bytes).wrapping_sub(CANARY_BYTES);
         // SAFETY: the last eight bytes of the slot, aligned since slots are granules long; others only read them.
-        let last = unsafe { end.wrapping_sub(CANARY_BYTES).cast::<u64>().read() };
+        let last = unsafe { last.cast::<u64>().read() };
         if last != expected {
             return false;
         }
         // SAFETY: four bytes behind the block, of which eight are in the slot; others only read them.
-        let behind = unsafe { ptr.as_ptr().wrapping_add(size).cast::<u32>().read_unaligned() };
+        let behind = unsafe { ptr.wrapping_add(size).cast::<u32>().read_unaligned() };
         behind == marker(expected)
     }
 
@@ -450,14 +481,14 @@ impl ThreadHeap {
         if given.is_some_and(|given| given != found) {
             return Err(Corruption::WrongLayout);
         }
-        let ptr = self.address(granule);
+        let (ptr, slot_bytes) = (self.address(granule), shape.slot_bytes as usize);
         // SAFETY: a slot of this size starts here, and the size found is not more than it holds.
-        if unsafe { self.is_intact(ptr, shape.slot_bytes as usize, found) } {
+        if unsafe { self.is_intact(ptr, granule, slot_bytes, || step(slot_bytes), found) } {
             return Ok(());
         }
         // Both may be: what is behind the block tells more of who wrote there.
         // SAFETY: as above.
-        if unsafe { self.is_intact_behind(ptr, shape.slot_bytes as usize, found) } {
+        if unsafe { self.is_intact_behind(ptr, granule, slot_bytes, found) } {
             Err(Corruption::Underflow)
         } else {
             Err(Corruption::Overflow)

@@ -142,7 +142,7 @@ impl Local<'_> {
             return Freed::NotDone;
         }
         // SAFETY: a live block of this heap starts here, so a slot of its class does.
-        if !unsafe { heap.is_intact(ptr, bin.slot_bytes(), found) } {
+        if !unsafe { heap.is_intact(ptr, granule, bin.slot_bytes(), || bin.canary_step(), found) } {
             return Freed::NotDone;
         }
         // SAFETY: as checked, and nobody uses it any more, as the caller promises.
@@ -182,7 +182,7 @@ impl Local<'_> {
         let slot_bytes = bin.slot_bytes();
         let freed = if slot_bytes <= ALWAYS_CHECKED_BYTES {
             // SAFETY: nobody uses the block any more, as the caller promises; not more than `ALWAYS_CHECKED_BYTES`.
-            unsafe { heap.wipe_short_slot(granule, slot_bytes, flush) }
+            unsafe { heap.wipe_checked_slot(granule, slot_bytes, flush) }
         } else {
             // SAFETY: as above.
             unsafe { heap.wipe_slot(granule, slot_bytes, flush) }

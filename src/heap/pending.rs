@@ -23,10 +23,10 @@
 //! over 64 KiB, more than the nearest cache holds. With a group an entry, a kilobyte is one store, and half the room
 //! remembers eight times as much, so that fewer lines are written back that are freed again soon.
 //!
-//! Slabs a multiple of 4 MiB apart have the same places. So a thread that wants a slab takes, out of the next few free
+//! Slabs a multiple of 8 MiB apart have the same places. So a thread that wants a slab takes, out of the next few free
 //! units, one that shares its places with the fewest of its slabs ([`Pending::crowd`]). Without that, two threads that take
-//! units in turn each have half of every 4 MiB, and twice as many of them: in the mix of `benches/peers` two threads wrote
-//! back 2.7 lines for each free that were freed again soon, where one wrote back none.
+//! units in turn each have half of every 8 MiB, and twice as many of them: in the mix of `benches/peers` two threads wrote
+//! back 2.7 lines for each free that were freed again soon, where one wrote back none (when the table had half its length).
 //!
 //! A bit stands for two lines so that a small block, which may reach into the next line, and that of another group,
 //! needs one look at one bit. What that costs is a line more to write back for each row of them.
@@ -134,6 +134,20 @@ impl Pending {
         // Whether the bit is set already is not asked: that could not be foretold.
         let bit = 1 << ((line % LINES) | 32);
         self.entries[group as usize % ENTRIES].store(entry.0 | bit, Ordering::Relaxed);
+        true
+    }
+
+    /// Remembers `line` and the two behind it, if their group has its place already. Tells whether it did; not where two
+    /// groups meet.
+    #[inline(always)]
+    pub(crate) fn remember_three_again(&self, line: u32) -> bool {
+        let group = line / LINES;
+        let entry = self.entry(group);
+        if entry.group() != group || line % LINES == LINES - 1 {
+            return false;
+        }
+        let bits = 3 << ((line % LINES) | 32);
+        self.entries[group as usize % ENTRIES].store(entry.0 | bits, Ordering::Relaxed);
         true
     }
 
@@ -357,6 +371,11 @@ mod tests {
             table.remember_one_again(UNIT_LINES + 1) && table.has(UNIT_LINES + 1) && table.has(UNIT_LINES)
         );
         assert!(!table.has(UNIT_LINES + 2));
+        assert!(table.remember_three_again(UNIT_LINES + 4) && !table.has(UNIT_LINES + 3));
+        assert!(table.has(UNIT_LINES + 4) && table.has(UNIT_LINES + 5) && !table.has(UNIT_LINES + 6));
+        assert!(table.remember_three_again(UNIT_LINES + LINES - 2) && table.has(UNIT_LINES + LINES - 1));
+        assert!(!table.remember_three_again(UNIT_LINES + LINES - 1), "its third line is in the next group");
+        assert!(!table.remember_three_again(far), "another has its place");
     }
 
     #[test]

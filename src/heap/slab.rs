@@ -242,7 +242,7 @@ impl<'a> Local<'a> {
     pub(crate) fn spill(self, class: usize) {
         let mut returns = Returns::NONE;
         let (bin, shape) = (self.heap.bin(class), &CLASSES[class]);
-        bin.spill(shape.stash_len / 2, |number| returns = self.put_back(class, returns, number));
+        bin.spill(shape.stash_len, |number| returns = self.put_back(class, returns, number));
         self.put_word_back(class, returns);
     }
 

@@ -8,7 +8,9 @@ use core::ptr;
 use core::sync::atomic::AtomicU32;
 
 use super::bin::{Bin, Order};
-use super::class::{self, CLASSES, MID_MAX_BYTES, NR_CLASSES, NR_MID, NR_SMALL, NR_STEPS, SMALL_MAX_BYTES};
+use super::class::{
+    self, CLASSES, MID_MAX_BYTES, NR_CLASSES, NR_MID, NR_SHORT, NR_SMALL, NR_STEPS, SMALL_MAX_BYTES,
+};
 use super::geometry::{GRANULE_BYTES, THREAD_HEAP_BYTES};
 use super::inbox::Inbox;
 use super::outgoing::Outgoing;
@@ -101,8 +103,10 @@ impl Unused {
     }
 }
 
-/// How far the bins of small classes reach from the start of a thread heap, and those of tight ones, and those of all.
+/// How far the bins of small classes reach from the start of a thread heap, those of short and of mid ones, and those
+/// of all.
 pub(crate) const SMALL_BINS_BYTES: usize = size_of::<Bin>() * NR_SMALL;
+pub(crate) const SHORT_BINS_BYTES: usize = size_of::<Bin>() * NR_SHORT;
 pub(crate) const MID_BINS_BYTES: usize = size_of::<Bin>() * NR_MID;
 pub(crate) const BINS_BYTES: usize = size_of::<Bin>() * NR_CLASSES;
 
@@ -204,6 +208,12 @@ impl ThreadHeap {
         let bin = unsafe { ptr::from_ref(self).byte_add(offset) }.cast::<Bin>();
         // SAFETY: a bin, as the caller promises, which lives as long as the thread heap.
         unsafe { &*bin }
+    }
+
+    /// The bin that an offset is in, if it is in one.
+    #[expect(clippy::arithmetic_side_effects, reason = "divides by a constant that is not zero")]
+    pub(crate) fn bin_of(&self, offset: usize) -> Option<&Bin> {
+        self.bins.get(offset / size_of::<Bin>())
     }
 
     /// How far behind the start of this thread heap a home is: below [`BINS_BYTES`] for its own bins, and there

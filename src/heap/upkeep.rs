@@ -6,7 +6,7 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use super::canary::{canary, marker};
+use super::canary::{canary, marker, step};
 use super::class::{CANARY_BYTES, Class};
 use super::facade::HEAPS;
 use super::shared::Shared;
@@ -127,12 +127,11 @@ impl Shared {
         let before = unsafe { at(0).sub(CANARY_BYTES) };
         // SAFETY: as above; the canary of the slot before, which others only write to atomically.
         let before = unsafe { before.cast::<AtomicU64>().as_ref() }.load(Ordering::Relaxed).to_le_bytes();
-        let start = at(0).addr().get();
-        let end = start.wrapping_add(shape.slot_bytes as usize);
+        let own = canary(self.key, granule.number());
         let is_left_of =
             |found: &[u8], expected: &[u8]| found.iter().zip(expected).all(|(f, e)| *f == 0 || f == e);
-        is_left_of(&before, &canary(self.key, start).to_le_bytes())
-            && is_left_of(&last, &canary(self.key, end).to_le_bytes())
+        is_left_of(&before, &own.wrapping_sub(step(shape.slot_bytes as usize)).to_le_bytes())
+            && is_left_of(&last, &own.to_le_bytes())
             && is_left_of(&behind, &marker(self.key).to_le_bytes())
     }
 }

@@ -119,10 +119,9 @@ impl Shared {
         let ptr = unsafe { self.memory.base().add(granule.offset()) };
         if shadow::is_live(state) {
             assert!(!is_free, "a live slot among the free ones");
-            let end = ptr.addr().get() + slot_bytes;
             // SAFETY: the last eight bytes of a slot of a slab.
             let last = unsafe { ptr.as_ptr().wrapping_add(slot_bytes - CANARY_BYTES).cast::<u64>().read() };
-            assert_eq!(last, canary(self.key, end), "the canary of a live block");
+            assert_eq!(last, canary(self.key, granule.number()), "the canary of a live block");
         } else {
             assert!(
                 is_free || state == shadow::REMOTE,

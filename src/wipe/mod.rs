@@ -5,7 +5,8 @@
 //! | function | contents | caches |
 //! |---|---|---|
 //! | `zero_small_slot`, `small_slot_is_zero` | 32 to 64 bytes, no branch | untouched |
-//! | `zero_mid_slot`, `mid_slot_is_zero` | 80 to 1,040 bytes, no call | untouched |
+//! | `zero_short_slot`, `short_slot_is_zero` | 80 to 144 bytes, no branch | untouched |
+//! | `zero_mid_slot`, `mid_slot_is_zero` | 176 to 1,040 bytes, no call | untouched |
 //! | `store_marker` | four bytes, in one store | untouched |
 //! | `zero_slot`, `slot_is_zero` | 16-byte granules, inlined up to 256 bytes | untouched |
 //! | `write_back_line` | unchanged | one line written back, not waited for |
@@ -37,10 +38,10 @@ use core::ptr::NonNull;
 
 use zeroize::DefaultIsZeroes;
 
-pub(crate) use check::{is_zero, mid_slot_is_zero, slot_is_zero, small_slot_is_zero};
+pub(crate) use check::{is_zero, mid_slot_is_zero, short_slot_is_zero, slot_is_zero, small_slot_is_zero};
 #[allow(unused_imports, reason = "`reach` waits for `report()`")]
 pub(crate) use flush::{fence, reach, write_back, write_back_line, zero_and_flush};
-pub(crate) use zero::{store_marker, zero, zero_mid_slot, zero_slot, zero_small_slot};
+pub(crate) use zero::{store_marker, zero, zero_mid_slot, zero_short_slot, zero_slot, zero_small_slot};
 
 /// An instruction that takes a line out of, or through, every cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

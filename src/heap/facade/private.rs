@@ -101,7 +101,7 @@ impl PrivateHeap {
             }
         }
         match freed {
-            Freed::Done => Ok(()),
+            Freed::Done | Freed::Unremembered => Ok(()),
             Freed::DoneAndDue => {
                 self.local().write_back_all();
                 Ok(())

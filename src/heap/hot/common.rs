@@ -7,11 +7,11 @@ use core::ptr::NonNull;
 use core::sync::atomic::Ordering;
 
 use super::{ANY_SIZE, Freed};
-use crate::heap::class::{CANARY_BYTES, MID_MAX_BYTES, SMALL_MAX_BYTES};
+use crate::Flush;
+use crate::heap::class::MID_MAX_BYTES;
 use crate::heap::shadow;
 use crate::heap::tables::Granule;
 use crate::heap::thread::{Keeper, Place, ThreadHeap};
-use crate::{Flush, wipe};
 
 /// What becomes of the slot. A constant for each caller, so that none asks twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,23 +62,18 @@ impl ThreadHeap {
         }
         let slot_bytes = bin.slot_bytes();
         // SAFETY: the shadow says that a live block starts here, so a slot of this class does.
-        if !unsafe { self.is_intact(ptr, slot_bytes, found) } {
+        if !unsafe { self.is_intact(ptr, granule, slot_bytes, || bin.canary_step(), found) } {
             return Freed::NotDone;
         }
         // As in `Local::claim`.
         if state.compare_exchange(live, free, Ordering::AcqRel, Ordering::Relaxed).is_err() {
             return Freed::NotDone;
         }
-        if slot_bytes <= SMALL_MAX_BYTES + CANARY_BYTES {
-            // SAFETY: nobody uses the block any more, as the caller promises; 32 to 64 bytes from a granule on.
-            unsafe { wipe::zero_small_slot(ptr, slot_bytes) };
-        } else {
-            // SAFETY: as above; more than that and 1,040 bytes at most.
-            unsafe { wipe::zero_mid_slot(ptr, slot_bytes) };
-        }
         if flush == Flush::Bounded {
             self.note_lines(granule.unit());
         }
+        // SAFETY: nobody uses the block any more, as the caller promises; up to 1,040 bytes.
+        let freed = unsafe { self.wipe_checked_slot(granule, slot_bytes, flush) };
         match goes {
             Goes::ToHand => {
                 let is_pushed = bin.push(granule.number());
@@ -90,10 +85,6 @@ impl ThreadHeap {
                 }
             }
         }
-        if flush == Flush::Bounded {
-            self.remember_mid_lines(granule.offset(), slot_bytes)
-        } else {
-            Freed::Done
-        }
+        freed
     }
 }

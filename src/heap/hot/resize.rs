@@ -82,7 +82,7 @@ impl ThreadHeap {
         // SAFETY: as in `own_block`.
         let bin = unsafe { self.bin_at(own.offset) };
         // SAFETY: a live block of that size starts here, so a slot of its class does.
-        if !unsafe { self.is_intact(ptr, bin.slot_bytes(), own.size) } {
+        if !unsafe { self.is_intact(ptr, own.granule, bin.slot_bytes(), || bin.canary_step(), own.size) } {
             return Resized::NotDone;
         }
         if self.offset_for(new) != Some(own.offset) {

@@ -10,8 +10,8 @@
 
 use core::ptr::NonNull;
 
-use super::{ALWAYS_CHECKED_BYTES, Freed};
-use crate::heap::class::{CANARY_BYTES, SMALL_MAX_BYTES};
+use super::{ALWAYS_CHECKED_BYTES, Freed, Where};
+use crate::heap::class::{CANARY_BYTES, SHORT_MAX_BYTES, SMALL_MAX_BYTES};
 use crate::heap::geometry::GRANULE_BYTES;
 use crate::heap::pending::LINE_SHIFT;
 use crate::heap::tables::Granule;
@@ -40,7 +40,7 @@ impl ThreadHeap {
             Flush::Bounded => {
                 // SAFETY: as above.
                 unsafe { wipe::zero_slot(ptr, slot_bytes) };
-                self.remember_lines_slow(granule.offset(), slot_bytes)
+                self.remember_freed(granule, slot_bytes)
             }
         }
     }
@@ -49,7 +49,13 @@ impl ThreadHeap {
     ///
     /// # Safety
     /// - As for `wipe_slot`; `slot_bytes` is not more than that.
-    pub(crate) unsafe fn wipe_short_slot(&self, granule: Granule, slot_bytes: usize, flush: Flush) -> Freed {
+    #[inline(always)]
+    pub(crate) unsafe fn wipe_checked_slot(
+        &self,
+        granule: Granule,
+        slot_bytes: usize,
+        flush: Flush,
+    ) -> Freed {
         debug_assert!(slot_bytes <= ALWAYS_CHECKED_BYTES, "a small or a mid slot");
         if flush == Flush::Immediate {
             // SAFETY: forwarded.
@@ -59,24 +65,41 @@ impl ThreadHeap {
         if slot_bytes <= SMALL_MAX_BYTES + CANARY_BYTES {
             // SAFETY: the slot is mapped and not in use; 32 to 64 bytes from a granule on.
             unsafe { wipe::zero_small_slot(ptr, slot_bytes) };
+        } else if slot_bytes <= SHORT_MAX_BYTES + CANARY_BYTES {
+            // SAFETY: as above; more than that and 144 bytes at most.
+            unsafe { wipe::zero_short_slot(ptr, slot_bytes) };
         } else {
             // SAFETY: as above; more than that and 1,040 bytes at most.
             unsafe { wipe::zero_mid_slot(ptr, slot_bytes) };
         }
         if flush == Flush::Bounded {
-            self.remember_mid_lines(granule.offset(), slot_bytes)
+            match self.remember_mid_lines(granule.offset(), slot_bytes) {
+                Freed::Unremembered => self.remember_freed(granule, slot_bytes),
+                freed => freed,
+            }
         } else {
             Freed::Done
         }
     }
 
-    /// Remembers the lines of a small slot that was freed.
+    /// Remembers the lines of a small slot that was freed, if that is soon done.
     #[inline(always)]
     pub(super) fn remember_lines(&self, granule: Granule, len: usize) -> Freed {
         let line = granule.number() >> (LINE_SHIFT - GRANULE_BYTES.trailing_zeros());
         // Not more than this and the next, and most often their group is remembered already.
         if !self.pending.remember_one_again(line) {
-            return self.remember_lines_slow(granule.offset(), len);
+            return Freed::Unremembered;
+        }
+        self.count_free(len)
+    }
+
+    /// The same for a slot of up to 144 bytes.
+    #[inline(always)]
+    pub(super) fn remember_short_lines(&self, granule: Granule, len: usize) -> Freed {
+        let line = granule.number() >> (LINE_SHIFT - GRANULE_BYTES.trailing_zeros());
+        // Three lines at most, since it begins with a granule.
+        if !self.pending.remember_three_again(line) {
+            return Freed::Unremembered;
         }
         self.count_free(len)
     }
@@ -87,16 +110,26 @@ impl ThreadHeap {
         let first = (offset >> LINE_SHIFT) as u32;
         let last = ((offset + len - 1) >> LINE_SHIFT) as u32;
         if !self.pending.remember_again(first, last) {
-            return self.remember_lines_slow(offset, len);
+            return Freed::Unremembered;
         }
         self.count_free(len)
     }
 
-    /// The same for any range.
+    /// Remembers the lines of a slot that was freed.
     #[inline(never)]
-    fn remember_lines_slow(&self, offset: usize, len: usize) -> Freed {
-        self.remember_range(offset, len);
+    pub(crate) fn remember_freed(&self, granule: Granule, len: usize) -> Freed {
+        self.remember_range(granule.offset(), len);
         self.count_free(len)
+    }
+
+    /// The same for the block at `ptr`, of this thread heap.
+    pub(crate) fn remember_block(&self, ptr: NonNull<u8>) -> Freed {
+        let Some((granule, Where::Small { offset } | Where::Else { offset })) = self.locate(ptr.as_ptr())
+        else {
+            return Freed::Done;
+        };
+        let Some(bin) = self.bin_of(offset) else { return Freed::Done };
+        self.remember_freed(granule, bin.slot_bytes())
     }
 
     #[inline(always)]

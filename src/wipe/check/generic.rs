@@ -45,7 +45,18 @@ pub(crate) unsafe fn small_slot_is_zero(ptr: NonNull<u8>, len: usize) -> bool {
     unsafe { slot_is_zero(ptr, len) }
 }
 
-/// Whether a slot of 80 to 1,040 bytes is all zero.
+/// Whether a slot of 80 to 144 bytes is all zero.
+///
+/// # Safety
+/// * (valid for reads) as for [`is_zero`].
+/// * (granules) as for [`slot_is_zero`].
+#[inline(always)]
+pub(crate) unsafe fn short_slot_is_zero(ptr: NonNull<u8>, len: usize) -> bool {
+    // SAFETY: forwarded.
+    unsafe { slot_is_zero(ptr, len) }
+}
+
+/// Whether a slot of 176 to 1,040 bytes is all zero.
 ///
 /// # Safety
 /// * (valid for reads) as for [`is_zero`].

@@ -53,7 +53,18 @@ pub(crate) unsafe fn zero_small_slot(ptr: NonNull<u8>, len: usize) {
     unsafe { zero_slot(ptr, len) };
 }
 
-/// Zeroes a slot of 80 to 1,040 bytes.
+/// Zeroes a slot of 80 to 144 bytes.
+///
+/// # Safety
+/// * (valid for writes) as for [`zero`].
+/// * (granules) as for [`zero_slot`].
+#[inline(always)]
+pub(crate) unsafe fn zero_short_slot(ptr: NonNull<u8>, len: usize) {
+    // SAFETY: forwarded.
+    unsafe { zero_slot(ptr, len) };
+}
+
+/// Zeroes a slot of 176 to 1,040 bytes.
 ///
 /// # Safety
 /// * (valid for writes) as for [`zero`].

@@ -5,41 +5,6 @@
 use core::arch::asm;
 use core::ptr::NonNull;
 
-/// Whether 64 to 144 bytes are all zero: five loads, spread evenly.
-///
-/// # Safety
-/// * (valid for reads) `ptr` is valid for reads of `len` bytes, which nobody writes meanwhile.
-/// * (length) `64 <= len <= 144`, a multiple of 16.
-/// * (AVX2) the processor has it, and the operating system saves its registers.
-#[inline(always)]
-pub(super) unsafe fn five(ptr: NonNull<u8>, len: usize) -> bool {
-    let apart = (len - 32) / 4;
-    let is_zero: u64;
-    // SAFETY: at each of the multiples of `apart` up to 4 begin 32 bytes of the range, the last of them at the last by
-    // (length), and no gap is between them, since `apart` is 28 at most.
-    unsafe {
-        asm!(
-            "vmovdqu ymm0, [{p}]",
-            "vmovdqu ymm1, [{p} + {d}]",
-            "vpor ymm0, ymm0, [{p} + 2*{d}]",
-            "lea {t}, [{d} + 2*{d}]",
-            "vpor ymm1, ymm1, [{p} + 4*{d}]",
-            "vpor ymm0, ymm0, [{p} + {t}]",
-            "vpor ymm0, ymm0, ymm1",
-            "xor {t:e}, {t:e}",
-            "vptest ymm0, ymm0",
-            "vzeroupper",
-            "sete {t:l}",
-            p = in(reg) ptr.as_ptr(), d = in(reg) apart, t = out(reg) is_zero,
-            out("ymm0") _, out("ymm1") _, out("ymm2") _, out("ymm3") _, out("ymm4") _, out("ymm5") _,
-            out("ymm6") _, out("ymm7") _, out("ymm8") _, out("ymm9") _, out("ymm10") _, out("ymm11") _,
-            out("ymm12") _, out("ymm13") _, out("ymm14") _, out("ymm15") _,
-            options(nostack, readonly),
-        );
-    }
-    is_zero != 0
-}
-
 /// Whether 64 to 528 bytes are all zero: seventeen loads, spread evenly.
 ///
 /// # Safety

@@ -72,21 +72,35 @@ pub(crate) unsafe fn small_slot_is_zero(ptr: NonNull<u8>, len: usize) -> bool {
     all_zero(or(or(a, b), or(c, d)))
 }
 
-/// Whether a slot of 80 to 1,040 bytes is all zero: no call, and one look at all that was loaded.
+/// Whether a slot of 80 to 144 bytes is all zero, without a branch: four granules from either end, and one in the middle.
 ///
 /// # Safety
 /// * (valid for reads) as for [`is_zero`].
 /// * (granules) as for [`slot_is_zero`].
-/// * (length) `64 <= len <= 1040`.
+/// * (length) `64 <= len <= 144`.
+#[inline(always)]
+pub(crate) unsafe fn short_slot_is_zero(ptr: NonNull<u8>, len: usize) -> bool {
+    // SAFETY: (length): the first 64 bytes.
+    let first = unsafe { four_granules(ptr, 0) };
+    // SAFETY: (length): the last 64 bytes.
+    let last = unsafe { four_granules(ptr, len - 64) };
+    // SAFETY: a multiple of 16 in the first half.
+    let middle = unsafe { granule(ptr, (len / 2) & !15) };
+    all_zero(or(or(first, last), middle))
+}
+
+/// Whether a slot of 176 to 1,040 bytes is all zero: no call, and one look at all that was loaded.
+///
+/// # Safety
+/// * (valid for reads) as for [`is_zero`].
+/// * (granules) as for [`slot_is_zero`].
+/// * (length) `144 <= len <= 1040`.
 #[inline(always)]
 pub(crate) unsafe fn mid_slot_is_zero(ptr: NonNull<u8>, len: usize) -> bool {
     let features = Features::seen();
     if features.has_avx2() {
-        if len <= 144 {
+        if len > 528 {
             // SAFETY: the processor has AVX2, the length is checked; the rest is forwarded.
-            unsafe { avx2::five(ptr, len) }
-        } else if len > 528 {
-            // SAFETY: as above, by (length).
             unsafe { avx2::thirty_three(ptr, len) }
         } else if features.has_fast_avx512() {
             // SAFETY: the processor has AVX-512; the rest as above.
@@ -368,14 +382,14 @@ mod tests {
     fn mid_slots_match_the_oracle_without_wide_registers() {
         // SAFETY: the oracle hands over bytes that it owns.
         expect_checked_slots(64..=1040, |ptr, len| unsafe { mid_is_zero_sse2(ptr, len) });
+        // SAFETY: as above.
+        expect_checked_slots(64..=144, |ptr, len| unsafe { short_slot_is_zero(ptr, len) });
     }
 
     #[test]
     fn avx2_matches_the_oracle() {
         if Features::get().has_avx2() {
             // SAFETY: the oracle hands over bytes that it owns; AVX2 was found.
-            expect_checked_slots(64..=144, |ptr, len| unsafe { avx2::five(ptr, len) });
-            // SAFETY: as above.
             expect_checked_slots(64..=528, |ptr, len| unsafe { avx2::seventeen(ptr, len) });
             // SAFETY: as above.
             expect_checked_slots(512..=1040, |ptr, len| unsafe { avx2::thirty_three(ptr, len) });

@@ -90,35 +90,6 @@ pub(super) unsafe fn stream(ptr: NonNull<u8>, len: usize) {
     }
 }
 
-/// Zeroes 64 to 144 bytes: five stores, spread evenly.
-///
-/// # Safety
-/// * (valid for writes), (AVX2) as for [`zero`].
-/// * (length) `64 <= len <= 144`, a multiple of 16.
-#[inline(always)]
-pub(super) unsafe fn five(ptr: NonNull<u8>, len: usize) {
-    let apart = (len - 32) / 4;
-    // SAFETY: at each of the multiples of `apart` up to 4 begin 32 bytes of the range, the last of them at the last by
-    // (length), and no gap is between them, since `apart` is 28 at most.
-    unsafe {
-        asm!(
-            "vpxor xmm0, xmm0, xmm0",
-            "vmovdqu [{p}], ymm0",
-            "vmovdqu [{p} + {d}], ymm0",
-            "vmovdqu [{p} + 2*{d}], ymm0",
-            "lea {t}, [{d} + 2*{d}]",
-            "vmovdqu [{p} + 4*{d}], ymm0",
-            "vmovdqu [{p} + {t}], ymm0",
-            "vzeroupper",
-            p = in(reg) ptr.as_ptr(), d = in(reg) apart, t = out(reg) _,
-            out("ymm0") _, out("ymm1") _, out("ymm2") _, out("ymm3") _, out("ymm4") _, out("ymm5") _,
-            out("ymm6") _, out("ymm7") _, out("ymm8") _, out("ymm9") _, out("ymm10") _, out("ymm11") _,
-            out("ymm12") _, out("ymm13") _, out("ymm14") _, out("ymm15") _,
-            options(nostack, preserves_flags),
-        );
-    }
-}
-
 /// Zeroes 64 to 528 bytes: seventeen stores, spread evenly.
 ///
 /// # Safety

@@ -8,10 +8,11 @@
 //! 16 MiB..  out of line: the same, non-temporal
 //! ```
 //!
-//! Mid slots, 80 to 1,040 bytes, come in random sizes: a loop ends wrongly predicted at nearly every one. They are
-//! zeroed by as many stores as the longest slot of a group (up to 144, 528 and 1,040 bytes) needs, which overlap in
-//! shorter ones, without a branch. They are 32 bytes long, and in the group between, where that is faster, 64 if the
-//! processor has AVX-512. `docs/mitigations/flush.md` has the figures.
+//! Short and mid slots, 80 to 1,040 bytes, come in random sizes: a loop ends wrongly predicted at nearly every one. They
+//! are zeroed by as many stores as the longest slot of a group (up to 144, 528 and 1,040 bytes) needs, which overlap in
+//! shorter ones, without a branch. In the first group they are granules, so that what is stored is what the check loads
+//! soon after, and can be handed over before it reaches the cache. In the others they are 32 bytes long, and in the group
+//! between, where that is faster, 64 if the processor has AVX-512. `docs/mitigations/flush.md` has the figures.
 //!
 //! Measured on Zen 4: 512 bits are no faster than 256, `rep stosb` is slower below 30 KiB and equal above,
 //! and non-temporal stores win from 16 MiB on if the range is not cached (291 against 600 us) and lose
@@ -74,30 +75,44 @@ pub(crate) unsafe fn zero_slot(ptr: NonNull<u8>, len: usize) {
 /// * (length) `32 <= len <= 64`.
 #[inline(always)]
 pub(crate) unsafe fn zero_small_slot(ptr: NonNull<u8>, len: usize) {
-    let first = ptr.as_ptr();
-    let end = first.wrapping_add(len);
     // SAFETY: by (length) 32 bytes from either end are inside; (valid for writes) is forwarded.
     unsafe {
-        asm!("movups [{p}], {z}", "movups [{p} + 16], {z}", "movups [{e} - 32], {z}", "movups [{e} - 16], {z}",
-             p = in(reg) first, e = in(reg) end, z = in(xmm_reg) zeros(), options(nostack, preserves_flags));
+        asm!("movups [{p}], {z}", "movups [{p} + 16], {z}", "movups [{p} + {l} - 32], {z}", "movups [{p} + {l} - 16], {z}",
+             p = in(reg) ptr.as_ptr(), l = in(reg) len, z = in(xmm_reg) zeros(), options(nostack, preserves_flags));
     }
 }
 
-/// Zeroes a slot of 80 to 1,040 bytes: no call.
+/// Zeroes a slot of 80 to 144 bytes without a branch: four granules from either end, and one in the middle.
 ///
 /// # Safety
 /// * (valid for writes) as for [`zero`].
 /// * (granules) as for [`zero_slot`].
-/// * (length) `64 <= len <= 1040`.
+/// * (length) `64 <= len <= 144`.
+#[inline(always)]
+pub(crate) unsafe fn zero_short_slot(ptr: NonNull<u8>, len: usize) {
+    // SAFETY: by (length) 64 bytes from either end are inside. What is between them is 16 bytes at most, and starts, rounded
+    // down to a granule, at the middle. (valid for writes) is forwarded.
+    unsafe {
+        asm!("movups [{p}], {z}", "movups [{p} + 16], {z}", "movups [{p} + 32], {z}", "movups [{p} + 48], {z}",
+             "movups [{p} + {m}], {z}", "movups [{p} + {l} - 64], {z}", "movups [{p} + {l} - 48], {z}",
+             "movups [{p} + {l} - 32], {z}", "movups [{p} + {l} - 16], {z}",
+             p = in(reg) ptr.as_ptr(), l = in(reg) len, m = in(reg) (len / 2) & !15, z = in(xmm_reg) zeros(),
+             options(nostack, preserves_flags));
+    }
+}
+
+/// Zeroes a slot of 176 to 1,040 bytes: no call.
+///
+/// # Safety
+/// * (valid for writes) as for [`zero`].
+/// * (granules) as for [`zero_slot`].
+/// * (length) `144 <= len <= 1040`.
 #[inline(always)]
 pub(crate) unsafe fn zero_mid_slot(ptr: NonNull<u8>, len: usize) {
     let features = Features::seen();
     if features.has_avx2() {
-        if len <= 144 {
+        if len > 528 {
             // SAFETY: the processor has AVX2, the length is checked; the rest is forwarded.
-            unsafe { avx2::five(ptr, len) };
-        } else if len > 528 {
-            // SAFETY: as above, by (length).
             unsafe { avx2::thirty_three(ptr, len) };
         } else if features.has_fast_avx512() {
             // SAFETY: the processor has AVX-512; the rest as above.
@@ -319,8 +334,6 @@ mod tests {
             // SAFETY: as above.
             expect_zeroed_at_every_size(128, |ptr, len| unsafe { avx2::stream(ptr, len) });
             // SAFETY: as above.
-            expect_zeroed_slots(64..=144, |ptr, len| unsafe { avx2::five(ptr, len) });
-            // SAFETY: as above.
             expect_zeroed_slots(64..=528, |ptr, len| unsafe { avx2::seventeen(ptr, len) });
             // SAFETY: as above.
             expect_zeroed_slots(512..=1040, |ptr, len| unsafe { avx2::thirty_three(ptr, len) });
@@ -340,6 +353,8 @@ mod tests {
     fn mid_slots_match_the_oracle_without_wide_registers() {
         // SAFETY: the oracle hands over bytes that it owns.
         expect_zeroed_slots(64..=1040, |ptr, len| unsafe { zero_mid_sse2(ptr, len) });
+        // SAFETY: as above.
+        expect_zeroed_slots(64..=144, |ptr, len| unsafe { zero_short_slot(ptr, len) });
     }
 
     #[test]
