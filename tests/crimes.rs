@@ -98,6 +98,24 @@ fn double_free_from_another_thread() {
     judge(DOUBLE_FREE, "double_free_from_another_thread", 1000);
 }
 
+/// Where blocks pass between threads, slots are kept by whoever frees them, and others look for crimes.
+#[test]
+fn crimes_where_blocks_pass_between_threads() {
+    for size in [24, 100, 1000, 5000] {
+        let size_and_past = format!("{size} passed");
+        for (end, crime) in [
+            (OVERFLOW, "overflow_by_one_byte"),
+            (DOUBLE_FREE, "double_free"),
+            (DOUBLE_FREE, "double_free_from_another_thread"),
+            (INVALID_FREE, "free_of_an_interior_pointer"),
+            (WRITE_AFTER_FREE, "write_after_free"),
+            (WRONG_LAYOUT, "free_with_a_wrong_layout"),
+        ] {
+            judge(end, crime, &size_and_past);
+        }
+    }
+}
+
 #[test]
 fn free_of_an_interior_pointer() {
     judge(INVALID_FREE, "free_of_an_interior_pointer", 256);
@@ -193,14 +211,18 @@ fn role() {
         let words: Vec<&str> = argument.split(' ').collect();
         let conduct = if words[1] == "criminal" { Criminal } else { Lawful };
         let (_, commit) = CRIMES.iter().find(|(name, _)| *name == words[0]).unwrap();
-        commit(conduct, words[2].parse().unwrap());
+        let size = words[2].parse().unwrap();
+        if words.get(3) == Some(&"passed") {
+            pass(layout(size, 8));
+        }
+        commit(conduct, size);
         println!("survived");
     })]);
 }
 
 /// Sends both twins into the world and looks how they end.
 #[track_caller]
-fn judge(end: End, crime: &str, size: usize) {
+fn judge(end: End, crime: &str, size: impl std::fmt::Display) {
     let clean = child::run("crime", &format!("{crime} lawful {size}"));
     clean.assert_success();
     assert!(clean.stdout.contains("survived"), "{clean:?}");
@@ -396,6 +418,32 @@ fn recycle(size: usize) {
     let layout = layout(size, 8);
     // SAFETY: allocated just now with this layout.
     unsafe { free(&HEAP, allocate(&HEAP, layout), layout) };
+}
+
+/// Has another thread free blocks until it uses their slots itself.
+fn pass(layout: Layout) {
+    let (sender, receiver) = std::sync::mpsc::sync_channel::<Vec<usize>>(0);
+    let other = std::thread::spawn(move || {
+        let mut seen = std::collections::BTreeSet::new();
+        for addresses in receiver {
+            for &address in &addresses {
+                // SAFETY: allocated with this layout by the thread that sent it, which does not use it any more.
+                unsafe { free(&HEAP, std::ptr::with_exposed_provenance_mut(address), layout) };
+            }
+            seen.extend(addresses);
+        }
+        let mine: Vec<usize> = (0..60).map(|_| allocate(&HEAP, layout).expose_provenance()).collect();
+        assert!(mine.iter().any(|address| seen.contains(address)), "all slots went home");
+        for address in mine {
+            // SAFETY: allocated above with this layout.
+            unsafe { free(&HEAP, std::ptr::with_exposed_provenance_mut(address), layout) };
+        }
+    });
+    for _ in 0..20 {
+        sender.send((0..100).map(|_| allocate(&HEAP, layout).expose_provenance()).collect()).unwrap();
+    }
+    drop(sender);
+    other.join().unwrap();
 }
 
 /// Frees so many large blocks of another length that nothing that was freed before stays open.
