@@ -23,11 +23,12 @@
 //! **Of two threads that free a block at once one is told.** The block of a common slab is freed by one exchange of its
 //! state, by its owner too, whose fast paths do not take it for their own ([`Place`]). Other blocks their owner frees
 //! without one, so it tells when they come home ([`Local::collect_mail`]). A slab becomes common between two frees of its
-//! owner, and who finds it common sees what the owner freed of it before.
+//! owner, and who finds it common sees what the owner freed of it before. It stays common until it is given back: the price
+//! is that exchange at each free of its owner's.
 //!
 //! The other design, which this one had at first, sends every slot home. In a ring of threads, each of which frees what
-//! the one before it allocated (`benches/peers`, "hand over"), it took 1.9 times the time of the C library's malloc, flush
-//! off, this one 1.4: there every slot made two trips between the caches of two processors, one to be wiped and one to be
+//! the one before it allocated (`benches/peers`, "hand over"), it took 1.86 times the time of the C library's malloc, flush
+//! off, this one 1.24: there every slot made two trips between the caches of two processors, one to be wiped and one to be
 //! checked, and most of all in batches that the owner had to wait for. A message queue a pair of threads, as in snmalloc,
 //! whose messages are the freed blocks themselves, is out of the question: nothing may be written to a freed block.
 
