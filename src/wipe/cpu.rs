@@ -3,6 +3,21 @@
 use core::arch::x86_64::{__cpuid, __cpuid_count};
 use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
+/// Inline assembly that ends with `vzeroupper`, which changes every vector register of AVX2: its options first, then the
+/// lines and the operands, with a comma behind the last.
+macro_rules! asm_avx2 {
+    (options($($option:ident),*), $($part:tt)*) => {
+        core::arch::asm!(
+            $($part)*
+            out("ymm0") _, out("ymm1") _, out("ymm2") _, out("ymm3") _, out("ymm4") _, out("ymm5") _,
+            out("ymm6") _, out("ymm7") _, out("ymm8") _, out("ymm9") _, out("ymm10") _, out("ymm11") _,
+            out("ymm12") _, out("ymm13") _, out("ymm14") _, out("ymm15") _,
+            options($($option),*),
+        )
+    };
+}
+pub(super) use asm_avx2;
+
 /// Invariant 1: zero, or what `detect` answers, which is the same on every call and every thread. So
 /// `Relaxed` suffices: the byte publishes no other memory, and two threads that race store the same.
 static FEATURES: AtomicU8 = AtomicU8::new(0);

@@ -1,14 +1,16 @@
 //! The check of mid slots by the 32-byte loads of AVX2.
 //!
-//! Registers are named, since the vector registers that `vzeroupper` changes have to be declared.
+//! Registers are named, since `vzeroupper` changes all of them (`asm_avx2`).
 
-use core::arch::asm;
 use core::ptr::NonNull;
+
+use crate::wipe::cpu::asm_avx2;
 
 /// Whether 64 to 528 bytes are all zero: seventeen loads, spread evenly.
 ///
 /// # Safety
-/// * (valid for reads), (AVX2) as for [`five`].
+/// * (valid for reads) `ptr` is valid for reads of `len` bytes, which nobody writes meanwhile.
+/// * (AVX2) the processor has it, and the operating system saves its registers.
 /// * (length) `64 <= len <= 528`, a multiple of 16.
 #[inline(always)]
 pub(super) unsafe fn seventeen(ptr: NonNull<u8>, len: usize) -> bool {
@@ -17,7 +19,8 @@ pub(super) unsafe fn seventeen(ptr: NonNull<u8>, len: usize) -> bool {
     // SAFETY: at each of the multiples of `apart` up to 16 begin 32 bytes of the range, the last of them at the last by
     // (length), and no gap is between them, since `apart` is 31 at most.
     unsafe {
-        asm!(
+        asm_avx2!(
+            options(nostack, readonly),
             "vmovdqu ymm0, [{p}]",
             "vmovdqu ymm1, [{p} + {d}]",
             "vpor ymm0, ymm0, [{p} + 2*{d}]",
@@ -45,10 +48,6 @@ pub(super) unsafe fn seventeen(ptr: NonNull<u8>, len: usize) -> bool {
             "vzeroupper",
             "sete {t:l}",
             p = in(reg) ptr.as_ptr(), d = in(reg) apart, t = out(reg) is_zero, q = out(reg) _, r = out(reg) _,
-            out("ymm0") _, out("ymm1") _, out("ymm2") _, out("ymm3") _, out("ymm4") _, out("ymm5") _,
-            out("ymm6") _, out("ymm7") _, out("ymm8") _, out("ymm9") _, out("ymm10") _, out("ymm11") _,
-            out("ymm12") _, out("ymm13") _, out("ymm14") _, out("ymm15") _,
-            options(nostack, readonly),
         );
     }
     is_zero != 0
@@ -57,7 +56,7 @@ pub(super) unsafe fn seventeen(ptr: NonNull<u8>, len: usize) -> bool {
 /// Whether 512 to 1,056 bytes are all zero: sixteen loads from either end, and one in the middle.
 ///
 /// # Safety
-/// * (valid for reads), (AVX2) as for [`five`].
+/// * (valid for reads), (AVX2) as for [`seventeen`].
 /// * (length) `512 <= len <= 1056`.
 #[inline(always)]
 pub(super) unsafe fn thirty_three(ptr: NonNull<u8>, len: usize) -> bool {
@@ -65,7 +64,8 @@ pub(super) unsafe fn thirty_three(ptr: NonNull<u8>, len: usize) -> bool {
     let is_zero: u64;
     // SAFETY: by (length) 512 bytes from either end are inside, and the gap between them is 32 at most.
     unsafe {
-        asm!(
+        asm_avx2!(
+            options(nostack, readonly),
             "vmovdqu ymm0, [{p}]",
             "vmovdqu ymm1, [{p} + 32]",
             "vpor ymm0, ymm0, [{p} + 64]",
@@ -105,10 +105,6 @@ pub(super) unsafe fn thirty_three(ptr: NonNull<u8>, len: usize) -> bool {
             "vzeroupper",
             "sete {z:l}",
             p = in(reg) ptr.as_ptr(), m = in(reg) last / 2, l = in(reg) last, z = out(reg) is_zero,
-            out("ymm0") _, out("ymm1") _, out("ymm2") _, out("ymm3") _, out("ymm4") _, out("ymm5") _,
-            out("ymm6") _, out("ymm7") _, out("ymm8") _, out("ymm9") _, out("ymm10") _, out("ymm11") _,
-            out("ymm12") _, out("ymm13") _, out("ymm14") _, out("ymm15") _,
-            options(nostack, readonly),
         );
     }
     is_zero != 0

@@ -222,7 +222,11 @@ unsafe fn tiny_is_zero(ptr: NonNull<u8>, len: usize) -> bool {
 /// * (length) `len > 256`.
 #[inline(never)]
 unsafe fn large_is_zero(ptr: NonNull<u8>, len: usize) -> bool {
-    if Features::seen().has_avx2() {
+    let features = Features::seen();
+    if features.has_fast_avx512() {
+        // SAFETY: the processor has AVX-512; the rest is forwarded.
+        unsafe { avx512::lines(ptr, len) }
+    } else if features.has_avx2() {
         // SAFETY: the processor has AVX2; the rest is forwarded.
         unsafe { is_zero_avx2(ptr, len) }
     } else {
@@ -401,6 +405,12 @@ mod tests {
         if std::arch::is_x86_feature_detected!("avx512f") {
             // SAFETY: the oracle hands over bytes that it owns; AVX-512 was found.
             expect_checked_slots(64..=528, |ptr, len| unsafe { avx512::nine(ptr, len) });
+            for len in (256..=700).chain([1023, 1024, 1025]) {
+                for shift in [0, 1, 31, 63] {
+                    // SAFETY: as above.
+                    expect_checked(len, shift, |ptr, len| unsafe { avx512::lines(ptr, len) });
+                }
+            }
         }
     }
 }

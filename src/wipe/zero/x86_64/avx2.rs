@@ -1,7 +1,7 @@
 //! Zeroing by the 32-byte stores of AVX2.
 //!
 //! Registers are named and not allocated, since the vector registers that `vzeroupper` changes have to be
-//! declared: by `clobber_abi`, which asks for that, or one by one where no other register should be lost.
+//! declared: by `clobber_abi`, which asks for that, or by `asm_avx2` where no other register should be lost.
 
 #![expect(
     clippy::arithmetic_side_effects,
@@ -10,6 +10,8 @@
 
 use core::arch::asm;
 use core::ptr::NonNull;
+
+use crate::wipe::cpu::asm_avx2;
 
 /// Zeroes `len` bytes: aligned steps of 128, and one step that may overlap at each end.
 ///
@@ -101,7 +103,8 @@ pub(super) unsafe fn seventeen(ptr: NonNull<u8>, len: usize) {
     // SAFETY: at each of the multiples of `apart` up to 16 begin 32 bytes of the range, the last of them at the last by
     // (length), and no gap is between them, since `apart` is 31 at most.
     unsafe {
-        asm!(
+        asm_avx2!(
+            options(nostack, preserves_flags),
             "vpxor xmm0, xmm0, xmm0",
             "vmovdqu [{p}], ymm0",
             "vmovdqu [{p} + {d}], ymm0",
@@ -126,10 +129,6 @@ pub(super) unsafe fn seventeen(ptr: NonNull<u8>, len: usize) {
             "vmovdqu [{q} + 8*{d}], ymm0",
             "vzeroupper",
             p = in(reg) ptr.as_ptr(), d = in(reg) apart, t = out(reg) _, q = out(reg) _, r = out(reg) _,
-            out("ymm0") _, out("ymm1") _, out("ymm2") _, out("ymm3") _, out("ymm4") _, out("ymm5") _,
-            out("ymm6") _, out("ymm7") _, out("ymm8") _, out("ymm9") _, out("ymm10") _, out("ymm11") _,
-            out("ymm12") _, out("ymm13") _, out("ymm14") _, out("ymm15") _,
-            options(nostack, preserves_flags),
         );
     }
 }
@@ -144,7 +143,8 @@ pub(super) unsafe fn thirty_three(ptr: NonNull<u8>, len: usize) {
     let last = len - 32;
     // SAFETY: by (length) 512 bytes from either end are inside, and the gap between them is 32 at most.
     unsafe {
-        asm!(
+        asm_avx2!(
+            options(nostack, preserves_flags),
             "vpxor xmm0, xmm0, xmm0",
             "vmovdqu [{p}], ymm0",
             "vmovdqu [{p} + 32], ymm0",
@@ -181,10 +181,6 @@ pub(super) unsafe fn thirty_three(ptr: NonNull<u8>, len: usize) {
             "vmovdqu [{p} + {l}], ymm0",
             "vzeroupper",
             p = in(reg) ptr.as_ptr(), m = in(reg) last / 2, l = in(reg) last,
-            out("ymm0") _, out("ymm1") _, out("ymm2") _, out("ymm3") _, out("ymm4") _, out("ymm5") _,
-            out("ymm6") _, out("ymm7") _, out("ymm8") _, out("ymm9") _, out("ymm10") _, out("ymm11") _,
-            out("ymm12") _, out("ymm13") _, out("ymm14") _, out("ymm15") _,
-            options(nostack, preserves_flags),
         );
     }
 }
