@@ -4,7 +4,6 @@
 #![expect(unsafe_code, reason = "table accesses without a bounds check, by the invariants of `Bin`")]
 
 use core::cell::Cell;
-use core::ptr;
 
 use super::canary;
 use super::class::{Class, HELD_BACK, STASH_MAX};
@@ -135,8 +134,10 @@ impl Bin {
         let fill = self.fill.get();
         let top = self.top(fill, DELAY as u32);
         let drawn = self.take_from(top, held_back, rng)?;
-        let newest = ptr::from_ref(self.place(top + 1)).cast::<[u32; DELAY]>();
-        let gap = ptr::from_ref(self.place(top)).cast_mut().cast::<[u32; DELAY]>();
+        // From the whole stash: a pointer made of one place is good for that place only.
+        let stash = self.stash.as_ptr().cast_mut();
+        let gap = stash.wrapping_add(top as usize).cast::<[u32; DELAY]>();
+        let newest = stash.wrapping_add(top as usize + 1).cast::<[u32; DELAY]>();
         // SAFETY: the `DELAY` places above `top` end at the last that is filled, which is in the stash (invariants 1
         // and 3). They are cells, which this thread alone uses.
         let newest = unsafe { newest.read_unaligned() };
