@@ -112,11 +112,13 @@ impl Shared {
     /// Takes one of the [`CHOICE`] units on top of a stack: the first without a crowd, or that with the least.
     ///
     /// Others do not find those that it looks at meanwhile. Where a unit more or less matters, since each takes its part of
-    /// a limit, it takes the first.
+    /// a limit, or since few are left that were never used, it takes the first: nobody is to be told that the heap is full
+    /// because of units that somebody looks at. (Who began to look before that is done long before the rest is used.)
     pub(crate) fn choose_unit(&self, stack: &IndexStack, crowd: impl Fn(u32) -> u32) -> Option<u32> {
         let link = |number| self.unit_link(number);
         let mut best = stack.pop(link)?;
-        let mut least = if self.policy.lock() == Lock::Required { 0 } else { crowd(best) };
+        let is_short = self.policy.lock() == Lock::Required || self.is_nearly_used_up();
+        let mut least = if is_short { 0 } else { crowd(best) };
         let mut others = [0; CHOICE - 1];
         for place in &mut others {
             if least == 0 {
@@ -134,6 +136,12 @@ impl Shared {
             stack.push(other, link);
         }
         Some(best)
+    }
+
+    /// Whether less than an eighth of the units was never used.
+    fn is_nearly_used_up(&self) -> bool {
+        let all = self.geometry.nr_units();
+        self.units.watermark() as usize > all - all / 8
     }
 
     /// Takes units that nobody had before: one, and some more for the pool.
@@ -383,5 +391,44 @@ impl Shared {
         let is_ready = self.policy.lock() == Lock::Off || prepared == Prepared::Locked as u32;
         let pool = if is_ready { &self.units.ready } else { &self.units.bare };
         pool.push(unit.number(), |number| self.unit_link(number));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Policy;
+    use crate::heap::geometry::Constraints;
+    use core::cell::Cell;
+
+    /// A thread that looks at several units to choose one of them does not make another find none.
+    #[test]
+    fn nobody_is_told_that_the_heap_is_full_while_another_chooses() {
+        let policy = Policy::SECRET.with_backing(Backing::Locked).with_lock(Lock::Off);
+        let constraints = Constraints { memory_bytes: 16 << 20, max_threads: 2 };
+        let shared = Shared::create(policy, constraints).expect("a small heap");
+        let nr_looks = Cell::new(0);
+        let nr_refused = Cell::new(0);
+        // What another thread finds at each look.
+        let look = |_: u32| {
+            nr_looks.set(nr_looks.get() + 1);
+            match shared.acquire_unit(|_| 0) {
+                Ok(unit) => shared.release_unit(unit),
+                Err(_) => nr_refused.set(nr_refused.get() + 1),
+            }
+            1
+        };
+        let first = shared.acquire_unit(|_| 0).expect("one of many");
+        let second = shared.acquire_unit(look).expect("one of many");
+        assert!(nr_looks.get() > 1, "the control: it looks at several");
+        let others: Vec<_> = core::iter::from_fn(|| shared.acquire_unit(|_| 0).ok()).collect();
+        assert!(others.len() > 50, "{}", others.len());
+        for unit in [first, second] {
+            shared.release_unit(unit);
+        }
+        shared.acquire_unit(look).expect("one of two");
+        assert_eq!(nr_refused.get(), 0);
+        // SAFETY: made above, and nothing was made in it.
+        unsafe { shared.destroy() };
     }
 }
