@@ -83,7 +83,11 @@ impl<'a> Local<'a> {
                 Some(unit) => unit,
                 // Part of a batch will do: the next slab is made when this one is used up.
                 None if bin.len() >= least => break,
-                None => self.add_slab(class)?,
+                None => match self.add_slab(class) {
+                    Ok(unit) => unit,
+                    // Of this class, too, something may have come home meanwhile.
+                    Err(error) => self.partial(class).ok_or(error)?,
+                },
             };
             self.take_slots(class, unit, wanted - bin.len());
         }
@@ -188,19 +192,22 @@ impl<'a> Local<'a> {
         }
     }
 
+    /// Takes a unit from the pool. Before it gives up it asks for what is held without being used.
+    fn acquire_unit(self, class: usize) -> Result<Unit, Error> {
+        let acquire = || self.shared.acquire_unit(|number| self.heap.pending.crowd(number));
+        let held: [&dyn Fn() -> bool; 4] = [
+            &|| self.release_empty(0),
+            // A few slots at hand keep a slab each.
+            &|| self.put_others_back(class),
+            &|| self.shared.scavenge(),
+            &|| self.shared.drop_kept(),
+        ];
+        held.iter().fold(acquire(), |unit, give| if unit.is_err() && give() { acquire() } else { unit })
+    }
+
     /// Makes a slab of `class` and puts it into the list.
     fn add_slab(self, class: usize) -> Result<Unit, Error> {
-        let crowd = |number| self.heap.pending.crowd(number);
-        let unit = match self.shared.acquire_unit(crowd) {
-            Ok(unit) => unit,
-            Err(error) => {
-                // Before giving up: empty slabs of other classes, and what idle thread heaps hold.
-                if !self.release_empty(0) && !self.shared.scavenge() && !self.shared.drop_kept() {
-                    return Err(error);
-                }
-                self.shared.acquire_unit(crowd)?
-            }
-        };
+        let unit = self.acquire_unit(class)?;
         self.heap.pending.join(unit.number());
         let tables = &self.shared.tables;
         self.heap.know(self.shared.known_bytes());
@@ -251,6 +258,17 @@ impl<'a> Local<'a> {
         let mut returns = Returns::NONE;
         self.heap.bin(class).empty(|number| returns = self.put_back(class, returns, number));
         self.put_word_back(class, returns);
+    }
+
+    /// Puts the slots at hand of every other class back, and gives the slabs up that are empty then. Tells whether any are.
+    fn put_others_back(self, class: usize) -> bool {
+        let before = self.heap.nr_slabs.get();
+        for other in (0..CLASSES.len()).filter(|&other| other != class) {
+            self.put_all_back(other);
+        }
+        self.send_all();
+        self.release_empty(0);
+        self.heap.nr_slabs.get() < before
     }
 
     /// Adds a free slot to those that go back to their slab, which those of another word do now. Slots that were

@@ -167,6 +167,34 @@ fn what_cannot_be_had_is_an_error() {
     heap.walk();
 }
 
+/// Where the heap is full, free slots of one size are no reason to refuse a block of another.
+#[test]
+fn what_is_at_hand_of_one_size_gives_way_to_another() {
+    let small = Layout::from_size_align(24, 8).unwrap();
+    let large = Layout::from_size_align(700, 8).unwrap();
+    for policy in [UNLOCKED, Policy::PROGRAM.with_lock(Lock::Off)] {
+        let constraints = Constraints { memory_bytes: 16 << 20, max_threads: 2 };
+        let fill = |heap: &PrivateHeap, layout| core::iter::from_fn(|| heap.allocate(layout).ok()).collect();
+        let fresh = PrivateHeap::new(policy, constraints).unwrap();
+        let most: Vec<NonNull<u8>> = fill(&fresh, large);
+        assert!(most.len() > 1000, "{}", most.len());
+        let heap = PrivateHeap::new(policy, constraints).unwrap();
+        let blocks: Vec<NonNull<u8>> = fill(&heap, small);
+        // The last that are freed, and so at hand, come from slabs all over the heap.
+        let (last, first): (Vec<_>, Vec<_>) = blocks.iter().enumerate().partition(|(i, _)| i % 1021 == 0);
+        assert!(last.len() > 50, "{}", last.len());
+        for (_, &ptr) in first.into_iter().chain(last) {
+            unsafe { heap.deallocate(ptr, small, Flush::Off) };
+        }
+        let blocks: Vec<_> = fill(&heap, large);
+        assert_eq!(blocks.len(), most.len());
+        for ptr in blocks {
+            unsafe { heap.deallocate(ptr, large, Flush::Off) };
+        }
+        assert_eq!(heap.walk().live_blocks, 0);
+    }
+}
+
 #[test]
 fn blocks_pass_between_threads() {
     const POLICY: Policy = Policy::PROGRAM.with_fork(Fork::Wipe).with_lock(Lock::Off);
