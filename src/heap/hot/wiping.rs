@@ -97,7 +97,7 @@ impl ThreadHeap {
     #[inline(always)]
     pub(super) fn remember_short_lines(&self, granule: Granule, len: usize) -> Freed {
         let line = granule.number() >> (LINE_SHIFT - GRANULE_BYTES.trailing_zeros());
-        // Three lines at most, since it begins with a granule.
+        // Three lines at most, since it begins with a granule; and two at least, so that no bit is that of a guard.
         if !self.pending.remember_three_again(line) {
             return Freed::Unremembered;
         }
