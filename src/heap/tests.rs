@@ -416,7 +416,6 @@ fn empty_units_stay_warm_for_a_while_and_are_given_back_then() {
     assert!(heap.stats().resident_bytes < full / 50, "trim gives all of it back");
 }
 
-#[cfg(all(target_os = "linux", not(oubliette_portable)))]
 /// Where blocks lie in their slab, in the order of their birth.
 fn places(blocks: &[Block]) -> Vec<usize> {
     blocks.iter().map(|block| block.ptr.addr().get() % UNIT_BYTES).collect()
@@ -463,6 +462,7 @@ fn blocks_of_a_program_lie_in_the_order_of_their_birth_from_a_random_place_on() 
     }
 }
 
+#[cfg(all(target_os = "linux", not(oubliette_portable)))]
 #[test]
 fn a_page_is_faulted_in_once() {
     let heap = PrivateHeap::new(UNLOCKED, MODEST).unwrap();
