@@ -7,9 +7,9 @@
 //! | of a heap of secrets; or any whose owner alone has freed its blocks so far | goes home |
 //! | *common*: the owner found that many of its blocks are freed elsewhere | goes into the stash of this thread, which allocates from it; home, if that is full |
 //!
-//! (`hot::common` is the short way of the last.) A slot goes home in a batch, since its bit in the slab's remote bitmap lies on a cache line that the owner and other
-//! threads write to as well. So a thread keeps the bits of the last few words that it freed blocks of, and sends a word when
-//! another takes its place, or all of them when [`MOST_BLOCKS`] or [`MOST_BYTES`] wait, when it runs out of free slots of
+//! (`hot::common` is the short way of the last.) A slot goes home in a batch, since its bit in the slab's remote bitmap
+//! lies on a cache line that the owner and other threads write to as well. So a thread keeps the bits of the last few
+//! words that it freed blocks of, and sends a word when another takes its place, or all of them when [`MOST_BLOCKS`] or [`MOST_BYTES`] wait, when it runs out of free slots of
 //! its own, writes its pending lines back, trims, or ends.
 //!
 //! ```text

@@ -159,6 +159,7 @@ impl ThreadHeap {
         }
         true
     }
+
     /// Makes the bytes of a slot those of a block of another size: all but the state.
     ///
     /// # Safety
