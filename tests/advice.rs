@@ -18,14 +18,13 @@ use std::alloc::Layout;
 use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use oubliette::{Advice, Error, GuardedPages, HugePages, Ordinary, Refusal, Secret, report};
 use support::child::{self, Role};
 use support::fork::{ChildEnd, in_child};
 use support::limits::{self, faults};
 use support::machine::{HugePool, Setting, Swap, alone, beside_others, file_contains};
-use support::pages::{HUGE_PAGE_BYTES, PAGE_BYTES, is_readable, mapping_at};
+use support::pages::{HUGE_PAGE_BYTES, PAGE_BYTES, is_readable, mapping_at, within_a_minute};
 use support::{pattern, skip};
 
 type Pages = GuardedPages<Ordinary>;
@@ -58,18 +57,6 @@ fn address<K: oubliette::Contents>(pages: &GuardedPages<K>) -> usize {
 /// The figures in KiB that smaps has for the mapping of an address.
 fn figures(address: usize) -> HashMap<String, usize> {
     mapping_at(address).figures
-}
-
-/// Waits for something that the kernel does in its own time.
-fn within_a_minute(mut is_so: impl FnMut() -> bool) -> bool {
-    let start = Instant::now();
-    while start.elapsed() < Duration::from_secs(60) {
-        if is_so() {
-            return true;
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    is_so()
 }
 
 /// `Sequential`, `Random`: how the kernel reads ahead. `Cold`: the first to go.

@@ -84,6 +84,36 @@ fn every_call_fails_in_the_midst_of_work() {
     child::run("in_turn", "").assert_success();
 }
 
+/// Where there are no huge pages, the records of a large heap lie on small ones, and the report has a note.
+#[test]
+fn a_large_heap_does_without_huge_pages() {
+    child::run("large_heap", "").assert_success();
+}
+
+fn fill_a_large_heap() {
+    let notes = || -> u32 { report().heaps().map(|heap| heap.steps_down.hints_refused).sum() };
+    let layout = layout(1000, 16);
+    // SAFETY: the size is not zero.
+    let blocks_of = |count: usize| (0..count).map(|_| unsafe { HEAP.alloc(layout) }).collect::<Vec<_>>();
+    let mut blocks = blocks_of(1);
+    assert_eq!(notes(), 0);
+    let before = fault::count(Call::Advise);
+    let fault = fault::fail_always(Call::Advise, libc::EINVAL);
+    blocks.extend(blocks_of(100 << 10));
+    let after = fault::count(Call::Advise);
+    drop(fault);
+    // Of 100 MiB: two huge pages, the first one, and that to be gathered at once.
+    println!("{} calls refused, {} notes", after - before, notes());
+    assert!(notes() >= 3 && after > before, "{} calls refused, {} notes", after - before, notes());
+    for block in blocks {
+        assert!(!block.is_null());
+        // SAFETY: allocated above with this layout.
+        unsafe { free(&HEAP, block, layout) };
+    }
+    let live: usize = report().heaps().map(|heap| heap.live_blocks).sum();
+    assert_eq!(live, 0);
+}
+
 /// Not a test of its own: the child's part. See `support::child`.
 #[test]
 #[ignore = "plays the children of the other tests"]
@@ -115,6 +145,7 @@ fn role() {
             }
             work().unwrap();
         }),
+        ("large_heap", |_| fill_a_large_heap()),
         ("in_turn", |_| {
             work().unwrap();
             let runs = fault::every_call_in_turn(libc::ENOMEM, |_| {

@@ -19,6 +19,8 @@
     )
 )]
 
+use crate::os::HUGE_PAGE_BYTES;
+
 /// Bytes that one shadow byte and one bitmap bit stand for; every block starts on a multiple of it.
 pub(crate) const GRANULE_BYTES: usize = 16;
 /// Bytes of a unit, the guard page included.
@@ -43,6 +45,8 @@ pub(crate) const LARGE_ENTRY_BYTES: usize = 64;
 pub(crate) const THREAD_HEAP_BYTES: usize = 1 << 17;
 /// Units whose metadata is committed in one step.
 pub(crate) const STEP_UNITS: usize = 64;
+/// Steps whose shadow fills a huge page.
+pub(crate) const HUGE_STEPS: usize = HUGE_PAGE_BYTES / (STEP_UNITS * UNIT_BYTES / GRANULE_BYTES);
 
 /// What to lay out.
 #[derive(Clone, Copy, Debug)]
@@ -53,7 +57,8 @@ pub(crate) struct Constraints {
     pub(crate) max_threads: usize,
 }
 
-/// The layout: offsets into the two ranges, all multiples of 64 KiB.
+/// The layout: offsets into the two ranges, all multiples of 64 KiB. The metadata range starts at a multiple of a
+/// huge page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Geometry {
     /// Bytes of the slab zone, which starts at offset 0 of the memory range.
@@ -97,7 +102,9 @@ impl Geometry {
         let after = |offset: usize, bytes: usize| (offset + bytes).next_multiple_of(UNIT_BYTES) + UNIT_BYTES;
         // No gap between these two: an index gone wrong meets the entries of the first units.
         let homes_offset = after(0, UNIT_BYTES);
-        let shadow_offset = (homes_offset + nr_units * HOME_BYTES).next_multiple_of(UNIT_BYTES);
+        // Where it is long enough, it starts at the start of a huge page.
+        let shadow_align = if slab_bytes >= HUGE_STEPS * step_bytes { HUGE_PAGE_BYTES } else { UNIT_BYTES };
+        let shadow_offset = (homes_offset + nr_units * HOME_BYTES).next_multiple_of(shadow_align);
         let headers_offset = after(shadow_offset, slab_bytes / GRANULE_BYTES);
         let free_bits_offset = after(headers_offset, nr_units * HEADER_BYTES);
         let remote_bits_offset = after(free_bits_offset, nr_units * BITMAP_WORDS * 8);
@@ -155,6 +162,7 @@ pub(crate) fn assert_invariants(constraints: Constraints, geometry: &Geometry) {
         assert!(offset + bytes + UNIT_BYTES <= next, "no gap behind the table at {offset:#x}");
     }
     assert!(g.homes_offset + g.nr_units() * HOME_BYTES <= g.shadow_offset);
+    assert!(g.shadow_offset.is_multiple_of(HUGE_PAGE_BYTES) || g.nr_units() < HUGE_STEPS * STEP_UNITS);
     assert!(g.slab_bytes / GRANULE_BYTES <= 1 << 32);
 }
 

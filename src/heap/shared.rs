@@ -13,7 +13,8 @@ use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering, fence};
 
 use super::canary;
 use super::geometry::{
-    Constraints, GUARD_BYTES, Geometry, HOME_BYTES, PAYLOAD_BYTES, STEP_UNITS, THREAD_HEAP_BYTES, UNIT_BYTES,
+    Constraints, GRANULE_BYTES, GUARD_BYTES, Geometry, HOME_BYTES, HUGE_STEPS, PAYLOAD_BYTES, STEP_UNITS,
+    THREAD_HEAP_BYTES, UNIT_BYTES,
 };
 use super::large::{LargeZone, subtract};
 use super::lock_share::LockShare;
@@ -22,12 +23,14 @@ use super::tables::{Header, Tables, Unit};
 use super::thread::ThreadHeap;
 use super::units::Units;
 use crate::keys::{self, Zone};
-use crate::os::{self, Errno, Hint};
+use crate::os::{self, Errno, HUGE_PAGE_BYTES, Hint};
 use crate::pages::{Hints, PageBytes, Pins, Reservation};
 use crate::{Backing, Error, Fork, Operation, Policy, Seal};
 
 /// Where the sentinel page lies in the metadata range; [`Shared`] lies before it.
 const SENTINEL_OFFSET: usize = UNIT_BYTES / 2;
+/// Bytes of a unit's shadow.
+const SHADOW_BYTES: usize = UNIT_BYTES / GRANULE_BYTES;
 /// What the sentinel says in the process that set it.
 const HERE: u32 = 1;
 
@@ -295,24 +298,60 @@ impl Shared {
             if end <= first {
                 return Ok(());
             }
+            let is_huge = self.fills_huge_page(steps);
+            let more = if is_huge { HUGE_STEPS } else { 1 };
             let g = &self.geometry;
             let homes_end = g.shadow_offset - first * HOME_BYTES;
             // Threads that race here do the same thing twice, which changes nothing. Nor does it where a page serves
             // several steps.
-            let from = (homes_end - STEP_UNITS * HOME_BYTES) / GUARD_BYTES * GUARD_BYTES;
+            let from = (homes_end - more * STEP_UNITS * HOME_BYTES) / GUARD_BYTES * GUARD_BYTES;
             self.metadata.commit(pages(from)?, pages(homes_end.next_multiple_of(GUARD_BYTES) - from)?)?;
             for (table, entry_bytes) in [
-                (g.shadow_offset, UNIT_BYTES / super::geometry::GRANULE_BYTES),
+                (g.shadow_offset, SHADOW_BYTES),
                 (g.headers_offset, size_of::<Header>()),
                 (g.free_bits_offset, super::geometry::BITMAP_WORDS * 8),
                 (g.remote_bits_offset, super::geometry::BITMAP_WORDS * 8),
             ] {
                 self.metadata
-                    .commit(pages(table + first * entry_bytes)?, pages(STEP_UNITS * entry_bytes)?)?;
+                    .commit(pages(table + first * entry_bytes)?, pages(more * STEP_UNITS * entry_bytes)?)?;
+            }
+            if is_huge {
+                self.put_shadow_on_huge_pages(first)?;
             }
             // Release pairs with Acquire above and in `known_bytes`.
-            let _ = self.steps.compare_exchange(steps, steps + 1, Ordering::Release, Ordering::Relaxed);
+            let _ =
+                self.steps.compare_exchange(steps, steps + more as u32, Ordering::Release, Ordering::Relaxed);
         }
+    }
+
+    /// Whether the shadow from this step on is to be a huge page: from the second one on, so that a small heap has
+    /// no more of it in memory than it uses. Every `malloc` and every `free` touches the shadow somewhere else, and
+    /// that of a large heap, on small pages, misses the TLB each time.
+    fn fills_huge_page(&self, steps: u32) -> bool {
+        let steps = steps as usize;
+        steps >= HUGE_STEPS
+            && steps.is_multiple_of(HUGE_STEPS)
+            && (steps + HUGE_STEPS) * STEP_UNITS <= self.geometry.nr_units()
+    }
+
+    /// Has the shadow of units from `first` on, committed and not used yet, on a huge page, if the kernel finds one.
+    /// With the second the first one follows, which is full by then. All that a refusal costs is time.
+    fn put_shadow_on_huge_pages(&self, first: usize) -> Result<(), Error> {
+        let huge = pages(HUGE_PAGE_BYTES)?;
+        let start = self.geometry.shadow_offset;
+        let mut nr_refused = 0;
+        if self.metadata.hint_part(pages(start + first * SHADOW_BYTES)?, huge, Hint::HugePage).is_err() {
+            nr_refused += 1;
+        }
+        if first == HUGE_STEPS * STEP_UNITS {
+            if self.metadata.hint_part(pages(start)?, huge, Hint::HugePage).is_err() {
+                nr_refused += 1;
+            }
+            // Where the kernel cannot (before 6.1, or at this moment), it does when it comes by.
+            let _ = self.metadata.hint_part(pages(start)?, huge, Hint::Collapse);
+        }
+        self.hints_refused.fetch_add(nr_refused, Ordering::Relaxed);
+        Ok(())
     }
 
     /// The unit with this number, if its metadata is committed.
@@ -439,7 +478,7 @@ fn reserve(constraints: &Constraints, geometry: &Geometry) -> Result<(Reservatio
     // Units are aligned to their size, so that a slot's place in its unit is a mask away.
     let memory = Reservation::new_aligned(bytes, bytes, pages(UNIT_BYTES)?)?;
     let bytes = pages(geometry.metadata_bytes)?;
-    match Reservation::new_aligned(bytes, bytes, pages(UNIT_BYTES)?) {
+    match Reservation::new_aligned(bytes, bytes, pages(HUGE_PAGE_BYTES)?) {
         Ok(metadata) => Ok((memory, metadata)),
         Err(error) => {
             // SAFETY: nobody knows the range yet.

@@ -1,8 +1,12 @@
 //! The pages that secrets live on: locked, out of dumps, zero in children, and not to be moved.
 
-use oubliette::{SecretBox, SecretVec};
+use std::alloc::{GlobalAlloc, Layout};
+use std::ptr::NonNull;
+
+use oubliette::{Oubliette, SecretBox, SecretVec};
 
 use crate::support::child::{self, Role};
+use crate::support::maps::mappings_of;
 use crate::support::{limits, pages, pattern, probe, skip};
 
 pub(crate) const ROLES: &[Role] = &[
@@ -10,6 +14,7 @@ pub(crate) const ROLES: &[Role] = &[
     ("collapse_secret", |_| collapse_secret()),
     ("collapse_locked", |_| collapse_locked()),
     ("faults", |_| print_faults()),
+    ("large_heap", |argument| print_large_heap(argument)),
 ];
 
 #[test]
@@ -68,6 +73,83 @@ fn control_a_page_that_is_only_locked_is_moved() {
     }
     assert_eq!(ended.said("collapse"), Some("0"), "{ended:?}");
     assert_ne!(ended.said("frame"), Some("stayed"), "{ended:?}");
+}
+
+/// What is looked up at every `malloc` and `free`, somewhere else each time, lies on huge pages in a heap of more than
+/// 32 MiB: a small heap, and one in a process that wants none, has none. Its blocks do not: a huge page has no guards.
+#[test]
+fn the_records_of_a_large_heap_are_on_huge_pages() {
+    let huge_kib = |mib: usize, wish: &str| {
+        let ended = child::run("large_heap", &format!("{mib} {wish}"));
+        ended.assert_success();
+        assert_eq!((ended.number("damaged"), ended.number("huge_blocks")), (0, 0), "{ended:?}");
+        ended.number("huge_records")
+    };
+    assert_eq!((huge_kib(16, "any"), huge_kib(160, "none")), (0, 0));
+    let mut at_last = (0, 0);
+    // The kernel may have to move small pages first.
+    let is_enough = pages::within_a_minute(|| {
+        let ended = child::run("large_heap", "160 any");
+        ended.assert_success();
+        assert_eq!(ended.number("damaged"), 0, "{ended:?}");
+        at_last = (ended.number("huge_records"), ended.number("huge_control"));
+        // Ten mebibytes of records in all, the last two of which a heap of 160 MiB does not fill.
+        at_last.0 >= 8 << 10 || at_last.1 == 0
+    });
+    println!("{} KiB of records on huge pages, {} KiB of the control", at_last.0, at_last.1);
+    if at_last.1 == 0 {
+        return skip::impossible("the kernel has no huge page to give, or was told to give none");
+    }
+    assert!(is_enough, "{at_last:?}");
+}
+
+fn print_large_heap(argument: &str) {
+    static HEAP: Oubliette = Oubliette::new();
+    const BLOCK_BYTES: usize = 1000;
+    let (mib, wish) = argument.split_once(' ').unwrap();
+    let count = (mib.parse::<usize>().unwrap() << 20) / BLOCK_BYTES;
+    if wish == "none" {
+        // SAFETY: takes no pointer.
+        assert_eq!(unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) }, 0);
+    }
+    let layout = Layout::from_size_align(BLOCK_BYTES, 16).unwrap();
+    let mut blocks: Vec<NonNull<u8>> = Vec::with_capacity(count);
+    for number in 0..count {
+        // SAFETY: the layout has a size.
+        let block = NonNull::new(unsafe { HEAP.alloc_zeroed(layout) }).unwrap();
+        // SAFETY: large enough and aligned to 16.
+        unsafe { block.cast::<usize>().write(number) };
+        blocks.push(block);
+    }
+    let is_heap =
+        |range: &std::ops::Range<usize>| blocks.iter().any(|block| range.contains(&block.addr().get()));
+    let (mut records, mut data) = (0, 0);
+    for mapping in
+        mappings_of("self").unwrap().into_iter().filter(|mapping| mapping.has("hg") || mapping.has("nh"))
+    {
+        let huge = mapping.figures["AnonHugePages"];
+        *(if is_heap(&mapping.range) { &mut data } else { &mut records }) += huge;
+    }
+    println!("huge_records {records}");
+    println!("huge_control {}", huge_pages_elsewhere());
+    println!("huge_blocks {data}");
+    let mut damaged = 0;
+    for (number, block) in blocks.into_iter().enumerate() {
+        // SAFETY: written above.
+        damaged += usize::from(unsafe { block.cast::<usize>().read() } != number);
+        // SAFETY: allocated above with this layout, and not used any more.
+        unsafe { HEAP.dealloc(block.as_ptr(), layout) };
+    }
+    println!("damaged {damaged}");
+}
+
+/// KiB of huge pages that the kernel gives for a mapping that asks for four.
+fn huge_pages_elsewhere() -> usize {
+    let mapping = pages::map(5 * pages::HUGE_PAGE_BYTES);
+    let start = mapping.addr();
+    pages::advise(start, 5 * pages::HUGE_PAGE_BYTES, libc::MADV_HUGEPAGE).unwrap();
+    pages::advise(start, 5 * pages::HUGE_PAGE_BYTES, libc::MADV_POPULATE_WRITE).unwrap();
+    pages::mapping_at(start).figures["AnonHugePages"]
 }
 
 const LARGE_BYTES: usize = 4 << 20;

@@ -51,6 +51,18 @@ pub(crate) fn is_readable(address: usize) -> bool {
     written == 1
 }
 
+/// Waits for something that the kernel does in its own time.
+pub(crate) fn within_a_minute(mut is_so: impl FnMut() -> bool) -> bool {
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(60) {
+        if is_so() {
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    is_so()
+}
+
 /// Asks the kernel to move these pages into one huge page, now.
 pub(crate) fn collapse(start: usize, len: usize) -> io::Result<()> {
     advise(start, len, libc::MADV_HUGEPAGE)?;
