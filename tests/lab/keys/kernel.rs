@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::FromRawFd;
 use std::os::unix::fs::FileExt;
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use oubliette::{IsolatedBox, SecretVec};
@@ -104,11 +105,12 @@ pub(super) fn rings() -> Outcome {
     let mut secret = isolated(1)?;
     let address = address_of(&secret)?;
     // Not a pipe: before Linux 6.4 all requests on pipes are carried out by a thread of the kernel's.
-    let (_from, to) = std::os::unix::net::UnixStream::pair()?;
+    let (_from, to) = UnixStream::pair()?;
     let code = |result: io::Result<usize>| result.err().and_then(|error| error.raw_os_error());
     let mut ring = Ring::new()?;
     let refused = code(ring.write(&to, address, 8));
     require(refused == Some(libc::EFAULT), || format!("a request: {refused:?}"))?;
+    // By a thread of the kernel's that is made now, without rights.
     let refused = code(ring.write_aside(&to, address, 8));
     require(refused == Some(libc::EFAULT), || format!("a request carried out aside: {refused:?}"))?;
     let page = address & !(PAGE_BYTES - 1);
@@ -117,15 +119,31 @@ pub(super) fn rings() -> Outcome {
     let open = secret.open_mut()?;
     require(ring.write(&to, address, 8).is_ok(), || "while open".to_owned())?;
     ring.register(page, PAGE_BYTES)?;
-    // Threads of the kernel's have no rights, also those that are made while it is open.
-    let refused = code(Ring::new()?.write_aside(&to, address, 8));
-    require(refused == Some(libc::EFAULT), || format!("aside, while open: {refused:?}"))?;
     drop(open);
     // What was registered while it was open is read by its frame: as written in docs/mitigations/protection-keys.md.
     require(ring.write_fixed(&to, address, 8).is_ok(), || "a fixed buffer honours keys".to_owned())?;
     let refused = code(ring.write(&to, address, 8));
     require(refused == Some(libc::EFAULT), || format!("a request, sealed again: {refused:?}"))?;
-    stopped(address, Touch::Read)
+    stopped(address, Touch::Read)?;
+    made_while_open(&secret, address, &to)
+}
+
+/// A thread of the kernel's is made where a request needs one and none is idle, for the thread that asks and with its
+/// rights, and keeps them: as written in docs/mitigations/protection-keys.md. Asked by a thread that has none yet, since
+/// which of several carries out a request is a matter of luck.
+fn made_while_open(secret: &IsolatedBox<Key>, address: usize, to: &UnixStream) -> Outcome {
+    let [while_open, sealed_again] = std::thread::scope(|scope| {
+        let asks = || -> Result<[io::Result<usize>; 2], Ended> {
+            let mut ring = Ring::new()?;
+            let open = secret.open()?;
+            let while_open = ring.write_aside(to, address, 8);
+            drop(open);
+            Ok([while_open, ring.write_aside(to, address, 8)])
+        };
+        scope.spawn(asks).join().expect("it does not panic")
+    })?;
+    println!("aside, by a thread made while open: {while_open:?}; and sealed again: {sealed_again:?}");
+    require(while_open.is_ok(), || format!("a thread made while open has no rights: {while_open:?}"))
 }
 
 pub(super) fn fatal_signal_wipes() -> Outcome {
