@@ -1,6 +1,7 @@
 //! What a check is, and the table of all.
 
-use std::time::Duration;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use crate::{controls, iommu, keys, late, moves, packets, refusals, secrets};
 
@@ -29,7 +30,7 @@ pub(crate) struct Check {
 impl Check {
     /// A check that is given the usual time.
     pub(crate) const fn new(name: &'static str, run: fn() -> Outcome) -> Self {
-        Self { name, longest: Duration::from_secs(60), run }
+        Self { name, longest: Duration::from_secs(120), run }
     }
 
     pub(crate) const fn at_most(self, longest: Duration) -> Self {
@@ -84,6 +85,33 @@ pub(crate) fn selected(selection: &str) -> Result<Vec<Check>, String> {
 /// An `Err` with the text, unless the condition holds.
 pub(crate) fn require(holds: bool, otherwise: impl FnOnce() -> String) -> Outcome {
     if holds { Ok(()) } else { Err(Ended::Failed(otherwise())) }
+}
+
+/// How long to wait for what the emulator or the kernel does in its own time, between one look and the next.
+///
+/// It is over after a time *and* as many looks as fit in half of it: the emulator may stand still for seconds, in which
+/// the guest's clock goes on and nothing else does.
+pub(crate) struct Patience {
+    end: Instant,
+    looks_left: u128,
+}
+
+impl Patience {
+    const LOOK_EVERY: Duration = Duration::from_millis(1);
+
+    pub(crate) fn new(longest: Duration) -> Self {
+        Self { end: Instant::now() + longest, looks_left: longest.as_millis() / 2 }
+    }
+
+    /// Sleeps for a millisecond if there is reason to look again.
+    pub(crate) fn is_left(&mut self) -> bool {
+        self.looks_left = self.looks_left.saturating_sub(1);
+        let is_left = self.looks_left > 0 || Instant::now() < self.end;
+        if is_left {
+            sleep(Self::LOOK_EVERY);
+        }
+        is_left
+    }
 }
 
 impl<E: std::error::Error> From<E> for Ended {

@@ -2,13 +2,12 @@
 //! was told to (`docs/specs/edu.rst` of QEMU). It knows addresses of 28 bits.
 
 use std::fs;
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use oubliette::Error;
 use oubliette::dma::vfio::{BusMaster, Container, Device, Group, Iova, PciAddress};
 
-use crate::check::Ended;
+use crate::check::{Ended, Patience, require};
 
 const VENDOR_AND_DEVICE: (&str, &str) = ("0x1234", "0x11e8");
 /// Where its memory begins, as its engine counts.
@@ -76,7 +75,7 @@ impl<'c> Edu<'c> {
         let device = container.device(address)?;
         device.set_bus_master(BusMaster::On)?;
         let id = device.bar(0)?.read_u32(REGISTER_ID)?;
-        crate::check::require(id & 0xffff == 0xed, || format!("not an edu device: {id:#x}"))?;
+        require(id & 0xffff == 0xed, || format!("not an edu device: {id:#x}"))?;
         Ok(Self { device })
     }
 
@@ -104,12 +103,9 @@ impl<'c> Edu<'c> {
     /// Waits for the end of a copy, whether it got anywhere or was refused.
     pub(crate) fn wait(&self) -> Result<(), Ended> {
         let bar = self.device.bar(0)?;
-        let deadline = Instant::now() + Duration::from_secs(5);
+        let mut patience = Patience::new(Duration::from_secs(10));
         while bar.read_u32(REGISTER_COMMAND)? & COMMAND_RUN != 0 {
-            if Instant::now() > deadline {
-                return Err(Ended::Failed("the device does not come to an end".to_owned()));
-            }
-            sleep(Duration::from_millis(1));
+            require(patience.is_left(), || "the device does not come to an end".to_owned())?;
         }
         Ok(())
     }
