@@ -9,7 +9,7 @@ use crate::late_io;
 
 pub(crate) const CHECKS: &[Check] = &[
     Check::new("late_io_is_seen_where_it_happens", control),
-    Check::new("late_io_writes_to_no_dropped_buffer", nothing_late).at_most(Duration::from_secs(120)),
+    Check::new("late_io_writes_to_no_dropped_buffer", nothing_late).at_most(Duration::from_secs(240)),
 ];
 
 const TRANSFERS: usize = 10_000;
