@@ -28,9 +28,35 @@ use crate::pages::{PageBytes, Reservation};
 
 /// How long the kernel may take. It takes tens of milliseconds; a child between `fork` and `exec` longer.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// When to look again.
-const SOON: Duration = Duration::from_millis(1);
 const FRAME_BYTES: u32 = 2048;
+
+/// How long to try again what the kernel refuses with `EBUSY`: for a time, and half as many tries as fit in it. A
+/// process that was stopped meanwhile, or whose machine stood still, finds the time over and the kernel where it was.
+#[derive(Debug)]
+pub(super) struct Patience {
+    start: Instant,
+    longest: Duration,
+    tries_left: u128,
+}
+
+impl Patience {
+    /// When to try again.
+    const SOON: Duration = Duration::from_millis(1);
+
+    pub(super) fn new(longest: Duration) -> Self {
+        Self { start: Instant::now(), longest, tries_left: longest.as_millis() / 2 }
+    }
+
+    /// Sleeps a little if there is reason to try again.
+    pub(super) fn is_left(&mut self) -> bool {
+        self.tries_left = self.tries_left.saturating_sub(1);
+        let is_left = self.tries_left > 0 || self.start.elapsed() < self.longest;
+        if is_left {
+            std::thread::sleep(Self::SOON);
+        }
+        is_left
+    }
+}
 
 /// A socket that is ready to be bound, and receives nothing.
 #[derive(Debug)]
@@ -59,11 +85,11 @@ impl Witness {
     /// Whether the kernel has let go of the queue, and so of the memory of the socket that was bound to it. Waits for
     /// that for a while.
     pub(super) fn sees_free(self, interface: u32, queue: u32) -> bool {
-        let start = Instant::now();
+        let mut patience = Patience::new(PATIENCE);
         loop {
             match self.0.bind(interface, queue, Socket::COPY) {
                 Ok(()) | Err(Errno::NODEV) => return true,
-                Err(Errno::BUSY) if start.elapsed() < PATIENCE => std::thread::sleep(SOON),
+                Err(Errno::BUSY) if patience.is_left() => {}
                 Err(_) => return false,
             }
         }

@@ -5,7 +5,7 @@ use core::time::Duration;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
 
-use super::end::Witness;
+use super::end::{Patience, Witness};
 use super::frames::{Frames, State};
 use super::interface::Interface;
 use super::live::Live;
@@ -20,8 +20,6 @@ use crate::{DmaBuffer, Error, Operation, XdpRefusal};
 
 /// How long to wait for a queue whose last socket the kernel is still letting go of.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// When to look again.
-const SOON: Duration = Duration::from_millis(1);
 /// How long to sleep in the kernel without asking whether the interface is still there.
 const NAP: Duration = Duration::from_secs(1);
 
@@ -355,11 +353,11 @@ fn ready(umem: &Umem, interface: &Interface, queue: u32, options: XdpOptions) ->
 
 /// Binds, and waits a little for the socket that the queue had before.
 fn bind_patiently(socket: &Socket, interface: u32, queue: u32, mode: u16) -> Result<(), Error> {
-    let start = Instant::now();
+    let mut patience = Patience::new(PATIENCE);
     loop {
         match socket.bind(interface, queue, mode) {
             Ok(()) => return Ok(()),
-            Err(Errno::BUSY) if start.elapsed() < PATIENCE => std::thread::sleep(SOON),
+            Err(Errno::BUSY) if patience.is_left() => {}
             Err(Errno::BUSY) => return Err(Error::Xdp(XdpRefusal::QueueBusy)),
             Err(Errno::INVAL) => return Err(Error::Xdp(XdpRefusal::NoQueue)),
             Err(Errno::OPNOTSUPP) => return Err(Error::Xdp(XdpRefusal::NoZeroCopy)),
