@@ -22,8 +22,14 @@ pub(crate) fn list(selection: &str) -> ExitCode {
     }
 }
 
+/// The status for a guest that was cut short: its end is missing, and nothing that it told until then is wrong.
+const CUT_SHORT: u8 = 3;
+
 /// Whether each check of the selection passed, or was skipped, in a guest that came to its end, and whether the
 /// memory that it left behind holds what it should.
+///
+/// A guest that was cut short has a status of its own: its kernel died or hung, not a check of ours, which would have
+/// told so. `ci/lab` boots it a second time.
 pub(crate) fn judge(selection: &str, results: &str, ram: &[&str]) -> ExitCode {
     let said = match fs::read(results) {
         Ok(said) => String::from_utf8_lossy(&said).replace('\r', ""),
@@ -34,9 +40,23 @@ pub(crate) fn judge(selection: &str, results: &str, ram: &[&str]) -> ExitCode {
     };
     let wrong = wrong(selection, &said, ram);
     for what in &wrong {
+        let (Wrong::Told(what) | Wrong::Missing(what)) = what;
         println!("WRONG: {what}");
     }
-    if wrong.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    match &wrong[..] {
+        [] => ExitCode::SUCCESS,
+        all if all.iter().all(|what| matches!(what, Wrong::Missing(_))) => ExitCode::from(CUT_SHORT),
+        _ => ExitCode::FAILURE,
+    }
+}
+
+/// What is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Wrong {
+    /// By what the guest told, or left in its memory.
+    Told(String),
+    /// By what it did not tell.
+    Missing(String),
 }
 
 /// How a check ended, as the guest told.
@@ -48,15 +68,17 @@ enum End {
 }
 
 /// What is wrong, a line each.
-fn wrong(selection: &str, said: &str, ram: &[&str]) -> Vec<String> {
+fn wrong(selection: &str, said: &str, ram: &[&str]) -> Vec<Wrong> {
+    use Wrong::{Missing, Told};
+
     let wanted = match check::selected(selection) {
         Ok(wanted) => wanted,
-        Err(error) => return vec![error],
+        Err(error) => return vec![Told(error)],
     };
     let mut wrong = Vec::new();
     let mut ends: BTreeMap<&str, Vec<End>> = BTreeMap::new();
     let mut is_begun = false;
-    let mut told = None;
+    let mut count_at_end = None;
     for line in said.lines() {
         match parse(line) {
             Line::Begin { .. } => is_begun = true,
@@ -64,28 +86,33 @@ fn wrong(selection: &str, said: &str, ram: &[&str]) -> Vec<String> {
             Line::Skipped { name, .. } => ends.entry(name).or_default().push(End::Skipped),
             Line::Failed { name, reason } => {
                 ends.entry(name).or_default().push(End::Failed);
-                wrong.push(format!("{name} failed: {reason}"));
+                wrong.push(Told(format!("{name} failed: {reason}")));
             }
             Line::Search { name, seed, bytes, copies, what } => {
-                wrong.extend(search(name, &Needle::new(seed, bytes), copies, what, ram));
+                wrong.extend(search(name, &Needle::new(seed, bytes), copies, what, ram).map(Told));
             }
-            Line::Done { count } => told = Some(count),
-            Line::Other => {}
+            Line::Done { count } => count_at_end = Some(count),
+            Line::RunnerEnded { status: "0" } | Line::Other => {}
+            Line::RunnerEnded { status } => {
+                wrong.push(Told(format!("what runs the checks ended with status {status}")));
+            }
         }
     }
     if !is_begun {
-        wrong.push("the guest never began".to_owned());
+        wrong.push(Missing("the guest never began".to_owned()));
     }
-    match told {
+    match count_at_end {
         Some(count) if count == wanted.len() => {}
-        Some(count) => wrong.push(format!("the guest ran {count} checks, not {}", wanted.len())),
-        None => wrong.push("the guest never came to its end".to_owned()),
+        Some(count) => wrong.push(Told(format!("the guest ran {count} checks, not {}", wanted.len()))),
+        None => wrong.push(Missing("the guest never came to its end".to_owned())),
     }
     for check in wanted {
         match ends.get(check.name).map_or(0, Vec::len) {
             1 => {}
-            0 => wrong.push(format!("{} told nothing", check.name)),
-            more => wrong.push(format!("{} told how it ended {more} times", check.name)),
+            // One that is missing in a guest that came to its end is no matter of the end.
+            0 if count_at_end.is_some() => wrong.push(Told(format!("{} told nothing", check.name))),
+            0 => wrong.push(Missing(format!("{} told nothing", check.name))),
+            more => wrong.push(Told(format!("{} told how it ended {more} times", check.name))),
         }
     }
     wrong

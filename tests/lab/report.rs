@@ -36,6 +36,10 @@ pub(crate) enum Line<'a> {
     Done {
         count: usize,
     },
+    /// What `init` tells of the program that runs the checks.
+    RunnerEnded {
+        status: &'a str,
+    },
     /// What a check printed.
     Other,
 }
@@ -49,6 +53,9 @@ pub(crate) fn search(name: &str, seed: u64, bytes: usize, copies: Copies, what: 
 
 /// Reads a line.
 pub(crate) fn parse(line: &str) -> Line<'_> {
+    if let Some(status) = line.strip_prefix("init: the runner ended with status ") {
+        return Line::RunnerEnded { status };
+    }
     let Some(rest) = line.strip_prefix("lab: ") else { return Line::Other };
     let (first, rest) = rest.split_once(' ').unwrap_or((rest, ""));
     let (second, reason) = rest.split_once(' ').unwrap_or((rest, ""));
