@@ -152,7 +152,7 @@ fn huge_pages_elsewhere() -> usize {
     }
     for offset in (0..5 * pages::HUGE_PAGE_BYTES).step_by(pages::PAGE_BYTES) {
         // SAFETY: inside the range that was mapped above.
-        unsafe { mapping.add(offset).write_volatile(1) };
+        unsafe { mapping.wrapping_add(offset).write_volatile(1) };
     }
     pages::mapping_at(mapping.addr()).figures["AnonHugePages"]
 }
