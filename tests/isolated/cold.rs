@@ -8,7 +8,7 @@ use oubliette::{SecretBox, report, trim};
 
 use super::support::child::{self, Role};
 use super::support::limits::is_root;
-use super::support::pages::{PAGE_BYTES, advise};
+use super::support::pages::{PAGE_BYTES, advise, map};
 use super::support::skip;
 use super::{Key, address_of, key_of};
 
@@ -30,9 +30,18 @@ fn dense_ones() {
     child::run("cold_dense", "").assert_success();
 }
 
-/// Forgets which pages were referenced (proc_pid_clear_refs(5)).
+/// Forgets which pages were referenced (proc_pid_clear_refs(5)). The kernel leaves what the TLB holds (`clear_refs_write`),
+/// and a page that is there is not marked when it is touched. Unmapping so many pages empties it for the process.
 fn forget_references() {
+    const BYTES: usize = 4 << 20;
     fs::write("/proc/self/clear_refs", "1").unwrap();
+    let mapping = map(BYTES);
+    for offset in (0..BYTES).step_by(PAGE_BYTES) {
+        // SAFETY: inside the range that was mapped above.
+        unsafe { mapping.wrapping_add(offset).write_volatile(1) };
+    }
+    // SAFETY: mapped above, and not used any more.
+    assert_eq!(unsafe { libc::munmap(mapping.cast(), BYTES) }, 0);
 }
 
 /// KiB of the pages between these addresses that were referenced since, in mappings that `counts`, by their access and
