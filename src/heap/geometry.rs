@@ -45,8 +45,8 @@ pub(crate) const LARGE_ENTRY_BYTES: usize = 64;
 pub(crate) const THREAD_HEAP_BYTES: usize = 1 << 17;
 /// Units whose metadata is committed in one step.
 pub(crate) const STEP_UNITS: usize = 64;
-/// Steps whose shadow fills a huge page.
-pub(crate) const HUGE_STEPS: usize = HUGE_PAGE_BYTES / (STEP_UNITS * UNIT_BYTES / GRANULE_BYTES);
+/// Steps whose shadow, a byte for each granule, fills a huge page.
+pub(crate) const HUGE_STEPS: usize = HUGE_PAGE_BYTES / (STEP_UNITS * UNIT_GRANULES);
 
 /// What to lay out.
 #[derive(Clone, Copy, Debug)]

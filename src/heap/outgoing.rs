@@ -9,8 +9,8 @@
 //!
 //! (`hot::common` is the short way of the last.) A slot goes home in a batch, since its bit in the slab's remote bitmap
 //! lies on a cache line that the owner and other threads write to as well. So a thread keeps the bits of the last few
-//! words that it freed blocks of, and sends a word when another takes its place, or all of them when [`MOST_BLOCKS`] or [`MOST_BYTES`] wait, when it runs out of free slots of
-//! its own, writes its pending lines back, trims, or ends.
+//! words that it freed blocks of, and sends a word when another takes its place, or all of them when [`MOST_BLOCKS`] or
+//! [`MOST_BYTES`] wait, when it runs out of free slots of its own, writes its pending lines back, trims, or ends.
 //!
 //! ```text
 //! place in the table: number of the word modulo 16

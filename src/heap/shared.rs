@@ -13,8 +13,8 @@ use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering, fence};
 
 use super::canary;
 use super::geometry::{
-    Constraints, GRANULE_BYTES, GUARD_BYTES, Geometry, HOME_BYTES, HUGE_STEPS, PAYLOAD_BYTES, STEP_UNITS,
-    THREAD_HEAP_BYTES, UNIT_BYTES,
+    Constraints, GUARD_BYTES, Geometry, HOME_BYTES, HUGE_STEPS, PAYLOAD_BYTES, STEP_UNITS, THREAD_HEAP_BYTES,
+    UNIT_BYTES, UNIT_GRANULES,
 };
 use super::large::{LargeZone, subtract};
 use super::lock_share::LockShare;
@@ -29,8 +29,6 @@ use crate::{Backing, Error, Fork, Operation, Policy, Seal};
 
 /// Where the sentinel page lies in the metadata range; [`Shared`] lies before it.
 const SENTINEL_OFFSET: usize = UNIT_BYTES / 2;
-/// Bytes of a unit's shadow.
-const SHADOW_BYTES: usize = UNIT_BYTES / GRANULE_BYTES;
 /// What the sentinel says in the process that set it.
 const HERE: u32 = 1;
 
@@ -307,7 +305,7 @@ impl Shared {
             let from = (homes_end - more * STEP_UNITS * HOME_BYTES) / GUARD_BYTES * GUARD_BYTES;
             self.metadata.commit(pages(from)?, pages(homes_end.next_multiple_of(GUARD_BYTES) - from)?)?;
             for (table, entry_bytes) in [
-                (g.shadow_offset, SHADOW_BYTES),
+                (g.shadow_offset, UNIT_GRANULES),
                 (g.headers_offset, size_of::<Header>()),
                 (g.free_bits_offset, super::geometry::BITMAP_WORDS * 8),
                 (g.remote_bits_offset, super::geometry::BITMAP_WORDS * 8),
@@ -340,7 +338,7 @@ impl Shared {
         let huge = pages(HUGE_PAGE_BYTES)?;
         let start = self.geometry.shadow_offset;
         let mut nr_refused = 0;
-        if self.metadata.hint_part(pages(start + first * SHADOW_BYTES)?, huge, Hint::HugePage).is_err() {
+        if self.metadata.hint_part(pages(start + first * UNIT_GRANULES)?, huge, Hint::HugePage).is_err() {
             nr_refused += 1;
         }
         if first == HUGE_STEPS * STEP_UNITS {

@@ -79,21 +79,19 @@ fn control_a_page_that_is_only_locked_is_moved() {
 /// 32 MiB: a small heap, and one in a process that wants none, has none. Its blocks do not: a huge page has no guards.
 #[test]
 fn the_records_of_a_large_heap_are_on_huge_pages() {
-    let huge_kib = |mib: usize, wish: &str| {
-        let ended = child::run("large_heap", &format!("{mib} {wish}"));
+    /// KiB of the records that are on huge pages, and of the control.
+    fn huge_kib(heap: &str) -> (usize, usize) {
+        let ended = child::run("large_heap", heap);
         ended.assert_success();
         assert_eq!((ended.number("damaged"), ended.number("huge_blocks")), (0, 0), "{ended:?}");
-        ended.number("huge_records")
-    };
-    assert_eq!((huge_kib(16, "any"), huge_kib(160, "none")), (0, 0));
+        (ended.number("huge_records"), ended.number("huge_control"))
+    }
+    assert_eq!((huge_kib("16 any").0, huge_kib("160 none").0), (0, 0));
     const ENOUGH_KIB: usize = 8 << 10;
     let mut at_last = (0, 0);
     // The kernel may have to move small pages first.
     let is_enough = pages::within_a_minute(|| {
-        let ended = child::run("large_heap", "160 any");
-        ended.assert_success();
-        assert_eq!(ended.number("damaged"), 0, "{ended:?}");
-        at_last = (ended.number("huge_records"), ended.number("huge_control"));
+        at_last = huge_kib("160 any");
         // Ten mebibytes of records in all, the last two of which a heap of 160 MiB does not fill.
         at_last.0 >= ENOUGH_KIB || at_last.1 == 0
     });
@@ -146,14 +144,12 @@ fn print_large_heap(argument: &str) {
 
 /// KiB of huge pages that the kernel gives for a mapping that has room for four of them, at least.
 fn huge_pages_elsewhere() -> usize {
-    let mapping = pages::map(5 * pages::HUGE_PAGE_BYTES);
-    if pages::advise(mapping.addr(), 5 * pages::HUGE_PAGE_BYTES, libc::MADV_HUGEPAGE).is_err() {
+    const BYTES: usize = 5 * pages::HUGE_PAGE_BYTES;
+    let mapping = pages::map(BYTES);
+    if pages::advise(mapping.addr(), BYTES, libc::MADV_HUGEPAGE).is_err() {
         return 0;
     }
-    for offset in (0..5 * pages::HUGE_PAGE_BYTES).step_by(pages::PAGE_BYTES) {
-        // SAFETY: inside the range that was mapped above.
-        unsafe { mapping.wrapping_add(offset).write_volatile(1) };
-    }
+    pages::touch(mapping, BYTES);
     pages::mapping_at(mapping.addr()).figures["AnonHugePages"]
 }
 

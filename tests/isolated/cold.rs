@@ -8,7 +8,7 @@ use oubliette::{SecretBox, report, trim};
 
 use super::support::child::{self, Role};
 use super::support::limits::is_root;
-use super::support::pages::{PAGE_BYTES, advise, map};
+use super::support::pages::{PAGE_BYTES, advise, map, touch};
 use super::support::skip;
 use super::{Key, address_of, key_of};
 
@@ -36,10 +36,7 @@ fn forget_references() {
     const BYTES: usize = 4 << 20;
     fs::write("/proc/self/clear_refs", "1").unwrap();
     let mapping = map(BYTES);
-    for offset in (0..BYTES).step_by(PAGE_BYTES) {
-        // SAFETY: inside the range that was mapped above.
-        unsafe { mapping.wrapping_add(offset).write_volatile(1) };
-    }
+    touch(mapping, BYTES);
     // SAFETY: mapped above, and not used any more.
     assert_eq!(unsafe { libc::munmap(mapping.cast(), BYTES) }, 0);
 }

@@ -51,6 +51,14 @@ pub(crate) fn is_readable(address: usize) -> bool {
     written == 1
 }
 
+/// Writes to every page of a range that [`map`] made.
+pub(crate) fn touch(mapping: *mut u8, len: usize) {
+    for offset in (0..len).step_by(PAGE_BYTES) {
+        // SAFETY: inside the range, which nobody else uses.
+        unsafe { mapping.wrapping_add(offset).write_volatile(1) };
+    }
+}
+
 /// Waits for something that the kernel does in its own time.
 pub(crate) fn within_a_minute(mut is_so: impl FnMut() -> bool) -> bool {
     let start = Instant::now();
