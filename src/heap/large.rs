@@ -147,8 +147,7 @@ impl Shared {
             if let Some(ptr) = self.reuse_open(class, layout) {
                 return Ok(ptr);
             }
-            if let Some(number) = self.take_kept(class) {
-                let run = Run { number, class, bytes };
+            if let Some(run) = self.take_kept_for(class) {
                 if let Ok(ptr) = self.open_block(run, layout, 0) {
                     return Ok(ptr);
                 }
@@ -439,15 +438,22 @@ impl Shared {
         is_live.then(|| entry.size.load(Ordering::Relaxed) as usize)
     }
 
-    /// Hands every live large block to `see`: its first data page, and the bytes of its data pages and of
-    /// the block itself.
-    pub(crate) fn visit_large(&self, mut see: impl FnMut(NonNull<u8>, usize, usize)) {
+    /// Hands every live large block to `see`: where its pages start in the memory range and how many bytes they are, those
+    /// included that its run keeps in front of it; and the bytes of the block itself.
+    pub(crate) fn visit_large(&self, mut see: impl FnMut(usize, usize, usize)) {
         for number in 1..=self.large.watermark() {
             let entry = self.entry(number);
             // Acquire pairs with Release in `open_block`.
             if entry.state.load(Ordering::Acquire) & KIND == LIVE && !self.is_inherited_large(entry) {
                 let place = entry.place();
-                see(self.large_address(place.data_start), place.data_bytes(), place.size);
+                let in_front = match self.run_of(entry) {
+                    Some(run) if self.extent_end(run) == place.data_end => {
+                        self.extent_bytes(run).saturating_sub(place.data_bytes())
+                    }
+                    _ => 0,
+                };
+                let start = (self.geometry.slab_bytes + place.data_start).saturating_sub(in_front);
+                see(start, in_front + place.data_bytes(), place.size);
             }
         }
     }

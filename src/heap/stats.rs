@@ -79,11 +79,10 @@ impl Shared {
         for number in 1..self.units.watermark() {
             self.count_unit(number, &mut stats);
         }
-        self.visit_large(|ptr, data_bytes, size| {
+        self.visit_large(|offset, bytes, size| {
             stats.live_blocks += 1;
             stats.live_bytes += size;
-            let offset = ptr.addr().get().wrapping_sub(self.memory.base().addr().get());
-            stats.resident_bytes += self.resident_bytes(offset, data_bytes);
+            stats.resident_bytes += self.resident_bytes(offset, bytes);
         });
         self.visit_kept(|offset, bytes| stats.resident_bytes += self.resident_bytes(offset, bytes));
         self.visit_pending(|pending| {

@@ -362,6 +362,44 @@ fn the_heap_of_a_program_keeps_longer_blocks_than_one_of_secrets() {
 }
 
 #[test]
+fn the_heap_of_a_program_keeps_half_of_what_it_uses_and_takes_longer_runs_for_shorter_blocks() {
+    if cfg!(oubliette_portable) {
+        return println!("skipped: the portable backend cannot tell what is resident");
+    }
+    const MIB: usize = 1 << 20;
+    let of = |mib: usize| Layout::from_size_align(mib * MIB, 16).unwrap();
+    let program = UNLOCKED.with_fork(Fork::Inherit);
+    // Up to half as long again as needed.
+    for (policy, next_mib, is_found) in [
+        (program, 15, true),
+        (program, 12, true),
+        (program, 7, false),
+        (program, 20, false),
+        (UNLOCKED, 15, false),
+    ] {
+        let heap = PrivateHeap::new(policy, Constraints { memory_bytes: 1 << 30, ..MODEST }).unwrap();
+        // In use, and not in memory: they are never touched.
+        let others: Vec<_> = (0..9).map(|_| heap.allocate(of(20)).unwrap()).collect();
+        let blocks: Vec<_> = (0..8).map(|_| Block::new(&heap, of(15), 1).unwrap()).collect();
+        for block in blocks {
+            unsafe { heap.deallocate(block.ptr, block.layout, Flush::Off) };
+        }
+        // Before the seventh is freed 210 MiB are in use: seven make half of it. Before the eighth, 195.
+        let kept = heap.stats().resident_bytes;
+        assert_eq!(kept, if policy == program { 7 * 15 * MIB } else { 0 }, "{policy:?}");
+        let next = Block::new(&heap, of(next_mib), 2).unwrap();
+        let grown = heap.stats().resident_bytes - kept;
+        assert_eq!(grown, if is_found { 0 } else { next_mib * MIB }, "{next_mib} MiB of {policy:?}");
+        unsafe { heap.deallocate(next.ptr, next.layout, Flush::Off) };
+        for other in others {
+            unsafe { heap.deallocate(other, of(20), Flush::Off) };
+        }
+        heap.give_up();
+        assert_eq!(heap.stats().resident_bytes, 0);
+    }
+}
+
+#[test]
 fn pages_that_are_added_to_kept_ones_are_pinned_and_counted_once() {
     let heap = PrivateHeap::new(Policy::SECRET.with_lock(Lock::BestEffort), MODEST).unwrap();
     let other = Block::new(&heap, Layout::from_size_align(200_000, 8).unwrap(), 1).unwrap();
