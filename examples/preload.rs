@@ -30,6 +30,8 @@
 mod aligned;
 #[path = "preload/choice.rs"]
 mod choice;
+#[path = "preload/empty.rs"]
+mod empty;
 #[path = "preload/errno.rs"]
 mod errno;
 #[path = "preload/heap.rs"]

@@ -1,4 +1,4 @@
-//! The C library's error number of this thread.
+//! What goes wrong: the C library's error number of this thread, and the end of the process.
 
 use core::ffi::c_int;
 use core::ptr;
@@ -36,4 +36,12 @@ pub(crate) fn preserved<R>(f: impl FnOnce() -> R) -> R {
     let result = f();
     set(before);
     result
+}
+
+/// Ends the process with a message.
+#[cold]
+pub(crate) fn abort_with(message: &'static str) -> ! {
+    // SAFETY: as many bytes as the text has (write(2)).
+    let _ = unsafe { libc::write(libc::STDERR_FILENO, message.as_ptr().cast(), message.len()) };
+    std::process::abort();
 }

@@ -23,12 +23,14 @@ use core::{hint, ptr};
 use oubliette::Oubliette;
 
 use crate::choice::{Choice, DEFAULT, HEAPS, WITHOUT_FLUSH, choice, chosen};
-use crate::errno;
+use crate::{empty, errno};
 
 /// What every block is aligned to: that of `max_align_t`.
-const ALIGN: usize = 16;
-/// No object is larger (`PTRDIFF_MAX`, malloc(3)), not even after it was aligned to `ALIGN`.
-const MOST_BYTES: usize = isize::MAX.unsigned_abs() - (ALIGN - 1);
+pub(crate) const ALIGN: usize = 16;
+/// No object is larger: a process has no more addresses, unless it asks for them by hint (mmap(2); Linux'
+/// Documentation/arch/x86/x86_64/5level-paging.rst). A power of two, so that the hot path needs no constant of 64 bits.
+const MOST_BYTES: usize = 1 << MOST_BITS;
+const MOST_BITS: u32 = 47;
 
 /// How often a pointer came that is of no heap here.
 static FOREIGN: AtomicUsize = AtomicUsize::new(0);
@@ -40,29 +42,41 @@ const SMALL_BYTES: usize = 56;
 /// Allocates a block, all zero. Null and `ENOMEM` if there is no memory.
 #[inline(always)]
 pub(crate) fn allocate(size: usize) -> *mut u8 {
-    if size > SMALL_BYTES {
+    // One compare for both ends: 0 is below none.
+    if size.wrapping_sub(1) >= SMALL_BYTES {
         // SAFETY: so it is.
-        return unsafe { allocate_bigger(size) };
+        return unsafe { allocate_unusual(size) };
     }
     // SAFETY: 16 is a power of two, and the size, rounded up to it, is small.
     allocate_layout(unsafe { Layout::from_size_align_unchecked(size, ALIGN) })
 }
 
 /// # Safety
-/// - `size` is above `SMALL_BYTES`.
+/// - `size` is 0 or above `SMALL_BYTES`.
 #[inline(never)]
-unsafe fn allocate_bigger(size: usize) -> *mut u8 {
-    // SAFETY: forwarded. The compiler then leaves the heap's shortest way out here.
-    unsafe { hint::assert_unchecked(size > SMALL_BYTES) };
-    if size > MOST_BYTES {
-        return errno::no_memory();
+unsafe fn allocate_unusual(size: usize) -> *mut u8 {
+    // One look for both ends, as above.
+    if size.wrapping_sub(1) >> MOST_BITS != 0 {
+        return if size == 0 { allocate_nothing() } else { errno::no_memory() };
     }
+    // SAFETY: forwarded, and 0 was dealt with. The compiler then leaves the heap's shortest way out here.
+    unsafe { hint::assert_unchecked(size > SMALL_BYTES) };
     // SAFETY: 16 is a power of two, and the size, rounded up to it, is at most `isize::MAX`.
     allocate_layout(unsafe { Layout::from_size_align_unchecked(size, ALIGN) })
 }
 
+/// A block of no bytes.
+#[cold]
+#[inline(never)]
+fn allocate_nothing() -> *mut u8 {
+    empty::allocate().unwrap_or_else(|| allocate_layout(Layout::new::<()>()))
+}
+
 /// The same with an alignment: a power of two.
 pub(crate) fn allocate_aligned(size: usize, align: usize) -> *mut u8 {
+    if size == 0 && align <= ALIGN {
+        return allocate_nothing();
+    }
     match Layout::from_size_align(size, align.max(ALIGN)) {
         Ok(layout) => allocate_layout(layout),
         Err(_) => errno::no_memory(),
@@ -111,9 +125,11 @@ pub(crate) unsafe fn free_elsewhere(ptr: *mut u8) {
     if ptr.is_null() {
         return;
     }
-    if let Some(heap) = owner(ptr) {
+    match owner(ptr) {
         // SAFETY: forwarded.
-        unsafe { heap.free(ptr) };
+        Owner::Heap(heap) => unsafe { heap.free(ptr) },
+        Owner::Empty => empty::free(ptr),
+        Owner::Nobody => {}
     }
 }
 
@@ -126,11 +142,17 @@ pub(crate) unsafe fn free_layout(ptr: *mut u8, size: usize, align: usize) {
     if ptr.is_null() {
         return;
     }
-    let Some(heap) = owner(ptr) else { return };
-    // A layout that cannot be is not that of the block.
-    let layout = Layout::from_size_align(size, align.max(ALIGN)).unwrap_or(Layout::new::<u8>());
-    // SAFETY: this heap's block, which nobody uses any more. If its layout is another one, that ends the process.
-    unsafe { heap.dealloc(ptr, layout) };
+    match owner(ptr) {
+        Owner::Heap(heap) => {
+            // A layout that cannot be is not that of the block.
+            let layout = Layout::from_size_align(size, align.max(ALIGN)).unwrap_or(Layout::new::<u8>());
+            // SAFETY: this heap's block, which nobody uses any more. If its layout is another one, that ends the process.
+            unsafe { heap.dealloc(ptr, layout) };
+        }
+        Owner::Empty if size == 0 && align <= ALIGN => empty::free(ptr),
+        Owner::Empty => errno::abort_with("oubliette: free with a wrong layout\n"),
+        Owner::Nobody => {}
+    }
 }
 
 /// Changes the size of a block, moving it if need be. Null and `ENOMEM` if there is no memory; then the block is
@@ -162,8 +184,15 @@ pub(crate) unsafe fn resize(ptr: *mut u8, size: usize) -> *mut u8 {
 unsafe fn resize_elsewhere(ptr: *mut u8, size: usize) -> *mut u8 {
     match owner(ptr) {
         // SAFETY: forwarded.
-        Some(heap) => unsafe { heap.resize(ptr, size, ALIGN) },
-        None => ptr::null_mut(),
+        Owner::Heap(heap) => unsafe { heap.resize(ptr, size, ALIGN) },
+        Owner::Empty => {
+            let moved = allocate(size);
+            if !moved.is_null() {
+                empty::free(ptr);
+            }
+            moved
+        }
+        Owner::Nobody => ptr::null_mut(),
     }
 }
 
@@ -185,22 +214,37 @@ fn usable_size_elsewhere(ptr: *mut u8) -> usize {
     if ptr.is_null() {
         return 0;
     }
-    owner(ptr).and_then(|heap| heap.usable_size(ptr)).unwrap_or(0)
+    match owner(ptr) {
+        Owner::Heap(heap) => heap.usable_size(ptr).unwrap_or(0),
+        Owner::Empty | Owner::Nobody => 0,
+    }
 }
 
-/// The heap that a block is of: almost always the program's, or one that was in use before it was chosen.
-/// `None`, and counted, if it is of none.
+/// Whose block an address is.
+#[derive(Clone, Copy, Debug)]
+enum Owner {
+    /// A heap's: almost always the program's, or one that was in use before it was chosen.
+    Heap(Oubliette),
+    /// A block of no bytes.
+    Empty,
+    /// Foreign, and counted.
+    Nobody,
+}
+
 #[inline]
-fn owner(ptr: *mut u8) -> Option<Oubliette> {
+fn owner(ptr: *mut u8) -> Owner {
     let usual = *chosen();
     if usual.owns(ptr) {
-        return Some(usual);
+        return Owner::Heap(usual);
+    }
+    if empty::owns(ptr) {
+        return Owner::Empty;
     }
     let found = HEAPS.into_iter().find(|heap| heap.owns(ptr));
     if found.is_none() {
         FOREIGN.fetch_add(1, Ordering::Relaxed);
     }
-    found
+    found.map_or(Owner::Nobody, Owner::Heap)
 }
 
 /// How often a pointer came that is of no heap here.

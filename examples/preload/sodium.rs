@@ -47,7 +47,7 @@ pub unsafe extern "C" fn sodium_free(ptr: *mut c_void) {
     }
     match remove(ptr.addr()) {
         Some(bytes) => errno::preserved(|| drop(bytes)),
-        None => abort_with("oubliette: invalid sodium_free\n"),
+        None => errno::abort_with("oubliette: invalid sodium_free\n"),
     }
 }
 
@@ -129,11 +129,4 @@ pub unsafe extern "C" fn sodium_memzero(ptr: *mut c_void, len: usize) {
         let bytes = unsafe { &mut *ptr::slice_from_raw_parts_mut(ptr.cast::<u8>(), len) };
         oubliette::wipe(bytes);
     }
-}
-
-/// Ends the process with a message.
-fn abort_with(message: &'static str) -> ! {
-    // SAFETY: as many bytes as the text has (write(2)).
-    let _ = unsafe { libc::write(libc::STDERR_FILENO, message.as_ptr().cast(), message.len()) };
-    std::process::abort();
 }

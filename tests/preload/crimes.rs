@@ -47,7 +47,17 @@ const CRIMES: &[Crime] = &[
         sizes: &[32, 1000, 5000, 1 << 20],
         commit: wrong_size,
     },
+    Crime {
+        name: "size_of_nothing",
+        message: "free with a wrong layout",
+        sizes: &[0],
+        commit: size_of_nothing,
+    },
+    Crime { name: "free_between", message: "invalid free", sizes: &[0], commit: free_between },
 ];
+
+/// What a program may do to a block of no bytes, and what it must not.
+const TOUCHES: [(&str, bool); 3] = [("look at its address", true), ("read", false), ("write", false)];
 
 const CONFESSION: &str = "about to do it";
 
@@ -71,6 +81,21 @@ fn crimes_end_the_process() {
 fn control_the_c_library_lets_an_overflow_pass() {
     let ended = run(On::CLibrary, "crime", "overflow criminal 1");
     assert!(ended.stdout.contains("survived"), "{ended:?}");
+}
+
+#[test]
+fn blocks_of_no_bytes_have_no_access() {
+    for (touch, is_lawful) in TOUCHES {
+        let ended = run(On::Preload, "nothing", touch);
+        assert!(ended.stdout.contains(CONFESSION), "{touch}: {ended:?}");
+        if is_lawful {
+            ended.assert_success();
+        } else {
+            assert_eq!(ended.signal(), Some(libc::SIGSEGV), "{touch}: {ended:?}");
+        }
+        // The control: the C library lets all of it pass.
+        run(On::CLibrary, "nothing", touch).assert_success();
+    }
 }
 
 #[test]
@@ -165,6 +190,40 @@ fn wrong_size(conduct: Conduct, size: usize) {
     let block = c::malloc(size);
     confess();
     sized(block, if conduct == Conduct::Criminal { size - 1 } else { size });
+}
+
+fn size_of_nothing(conduct: Conduct, size: usize) {
+    let sized = c::symbol(c"free_sized").expect("the library has it");
+    // SAFETY: the symbol of this name has this type (C23, 7.24.3.4).
+    let sized: extern "C" fn(Block, usize) = unsafe { std::mem::transmute(sized) };
+    let block = c::malloc(size);
+    confess();
+    sized(block, if conduct == Conduct::Criminal { 1 } else { size });
+}
+
+/// Between two blocks of no bytes.
+fn free_between(conduct: Conduct, size: usize) {
+    let block = c::malloc(size);
+    confess();
+    let off = if conduct == Conduct::Criminal { 8 } else { 0 };
+    // SAFETY: the block itself for the lawful; behind it for the criminal, which is the crime.
+    unsafe { c::free(block.wrapping_add(off)) };
+}
+
+/// Touches a block of no bytes as `touch` says.
+pub(crate) fn touch_nothing(touch: &str) {
+    let block = c::malloc(0);
+    assert!(!block.is_null());
+    confess();
+    match touch {
+        // SAFETY: none: the crime.
+        "read" => drop(unsafe { block.read_volatile() }),
+        // SAFETY: none: the crime.
+        "write" => unsafe { block.write_volatile(1) },
+        _ => assert_eq!(block.addr() % 16, 0),
+    }
+    // SAFETY: allocated above, freed once.
+    unsafe { c::free(block) };
 }
 
 /// Pointers that no heap here knows: of a mapping, of a static, of the stack.

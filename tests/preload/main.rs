@@ -36,6 +36,7 @@ fn role() {
     child::play(&[
         ("semantics", semantics::check_all),
         ("crime", crimes::commit),
+        ("nothing", crimes::touch_nothing),
         ("foreign", crimes::hand_in_foreign_pointers),
         ("forks", forks::fork_while_threads_allocate),
         ("signals", forks::fork_in_signal_handlers),

@@ -12,6 +12,7 @@ type Row = (&'static str, fn());
 const COMMON: &[Row] = &[
     ("malloc gives what was asked for, aligned for anything", malloc_gives_blocks),
     ("malloc(0) gives addresses that differ", malloc_of_nothing),
+    ("realloc of a block of no bytes", nothing_becomes_something),
     ("malloc of too much fails with ENOMEM", malloc_of_too_much),
     ("calloc gives zeros, also where a block was before", calloc_gives_zeros),
     ("calloc that overflows fails with ENOMEM", calloc_overflow),
@@ -97,15 +98,39 @@ fn malloc_gives_blocks() {
 }
 
 fn malloc_of_nothing() {
-    let mut blocks: Vec<Block> = (0..100).map(|_| c::malloc(0)).collect();
-    blocks.push(c::calloc(0, 8));
-    assert!(blocks.iter().all(|block| !block.is_null()));
-    blocks.sort();
-    blocks.dedup();
-    assert_eq!(blocks.len(), 101);
-    for block in blocks {
-        // SAFETY: allocated above, freed once.
-        unsafe { c::free(block) };
+    // Also more than the library has addresses without access for, and then again.
+    for nr_blocks in [100, 40_000, 40_000] {
+        c::set_errno(77);
+        let mut blocks: Vec<Block> = (0..nr_blocks).map(|_| c::malloc(0)).collect();
+        blocks.push(c::calloc(0, 8));
+        blocks.push(c::memalign(16, 0));
+        blocks.push(c::memalign(4096, 0));
+        assert_eq!(c::errno(), 77);
+        assert!(blocks.iter().all(|block| !block.is_null() && block.addr() % 16 == 0));
+        blocks.sort();
+        blocks.dedup();
+        assert_eq!(blocks.len(), nr_blocks + 3);
+        for block in blocks {
+            // SAFETY: allocated above, freed once.
+            unsafe { c::free(block) };
+        }
+    }
+}
+
+fn nothing_becomes_something() {
+    for size in [1, 24, 5000, 1 << 20] {
+        // SAFETY: a live block, not used by its old address any more.
+        let block = unsafe { c::realloc(c::malloc(0), size) };
+        // SAFETY: just allocated with this size.
+        unsafe { c::fill(block, 1, size) };
+        // SAFETY: as above.
+        let gone = unsafe { c::realloc(block, 0) };
+        assert!(gone.is_null());
+        let nothing = c::malloc(0);
+        // SAFETY: a live block.
+        assert_failed(unsafe { c::realloc(nothing, TOO_MUCH) }, libc::ENOMEM);
+        // SAFETY: it is as it was.
+        unsafe { c::free(nothing) };
     }
 }
 
