@@ -3,104 +3,74 @@
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::mem::MaybeUninit;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use crate::allocators::Allocator;
+use crate::ratios::Row;
 use crate::suite::{Kind, Program};
-
-/// What a program runs on.
-pub(crate) const ALLOCATORS: [&str; 3] = ["C library", "default policy", "flush off"];
 
 /// What one run took.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Cost {
-    pub(crate) cpu_seconds: f64,
+    /// Of processor time, or what a program that runs for a fixed time makes of what it did.
+    pub(crate) seconds: f64,
     pub(crate) resident_kib: f64,
     pub(crate) faults: f64,
-}
-
-/// The medians of one program, by allocator.
-pub(crate) struct Row {
-    pub(crate) name: &'static str,
-    pub(crate) costs: [Cost; ALLOCATORS.len()],
-}
-
-/// Builds the library and tells where it is.
-pub(crate) fn build_library() -> PathBuf {
-    let built = Command::new(env!("CARGO"))
-        .args(["build", "--quiet", "--release", "--example", "preload"])
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .status();
-    assert!(built.is_ok_and(|status| status.success()), "the example `preload` does not build");
-    // This program is in target/release/deps.
-    let me = std::env::current_exe().unwrap();
-    let library = me.parent().unwrap().parent().unwrap().join("examples/libpreload.so");
-    assert!(library.exists(), "{} is missing", library.display());
-    library
 }
 
 /// Runs a program `rounds` times on each allocator.
 pub(crate) fn compare(
     program: &Program,
     folder: &Path,
-    library: &Path,
+    allocators: &[Allocator],
     rounds: usize,
 ) -> Result<Row, String> {
-    if !Path::new(program.command[0]).exists() {
+    if !Path::new(&program.command[0]).exists() {
         return Err(format!("{} is not installed", program.command[0]));
     }
-    let mut costs = [const { Vec::new() }; ALLOCATORS.len()];
+    let mut costs = vec![Vec::new(); allocators.len()];
     let mut expected = None;
+    let mut order: Vec<usize> = (0..allocators.len()).collect();
     // A round before the first, which warms the machine up and compares the outputs.
     for round in 0..=rounds {
-        for (allocator, costs) in costs.iter_mut().enumerate() {
-            let (cost, output) = run(program, folder, library, allocator)?;
-            if round == 0 {
-                let expected = expected.get_or_insert_with(|| output.clone());
-                if *expected != output {
-                    return Err(format!("another output with {}", ALLOCATORS[allocator]));
+        for &i in &order {
+            let allocator = &allocators[i];
+            let ran = run(program, folder, allocator);
+            let (cost, output) = ran.map_err(|why| format!("{why}, with {}", allocator.name))?;
+            if round > 0 {
+                costs[i].push(cost);
+                continue;
+            }
+            let same = match program.kind {
+                Kind::Varying | Kind::FixedTime(_) => true,
+                Kind::Batch | Kind::OnRepository | Kind::Redis => {
+                    *expected.get_or_insert_with(|| output.clone()) == output
                 }
-            } else {
-                costs.push(cost);
+            };
+            if !same {
+                return Err(format!("another output with {}", allocator.name));
             }
         }
+        // Forwards and backwards in turn: none is always the first.
+        order.reverse();
     }
-    Ok(Row { name: program.name, costs: costs.map(|costs| median(&costs)) })
+    Ok(Row { name: program.name, costs })
 }
 
-fn median(costs: &[Cost]) -> Cost {
-    let of = |field: fn(&Cost) -> f64| {
-        let mut values: Vec<f64> = costs.iter().map(field).collect();
-        values.sort_by(f64::total_cmp);
-        values[values.len() / 2]
-    };
-    Cost {
-        cpu_seconds: of(|cost| cost.cpu_seconds),
-        resident_kib: of(|cost| cost.resident_kib),
-        faults: of(|cost| cost.faults),
-    }
-}
-
-fn run(
-    program: &Program,
-    folder: &Path,
-    library: &Path,
-    allocator: usize,
-) -> Result<(Cost, Vec<u8>), String> {
-    let mut command = Command::new(program.command[0]);
+/// Runs a program once, and tells what it took and what it wrote.
+fn run(program: &Program, folder: &Path, allocator: &Allocator) -> Result<(Cost, Vec<u8>), String> {
+    let mut command = Command::new(&program.command[0]);
     command.args(&program.command[1..]).envs(program.environment.iter().copied()).current_dir(folder);
-    if allocator > 0 {
-        command.env("LD_PRELOAD", library);
-    }
-    command.env("OUBLIETTE_FLUSH", if allocator == 2 { "off" } else { "bounded" });
+    allocator.set(&mut command);
     let output = folder.join("output");
     command.stdin(Stdio::null()).stdout(File::create(&output).unwrap()).stderr(Stdio::null());
-    if let Some(input) = program.input {
-        command.stdin(File::open(folder.join(input)).unwrap());
+    if let Some(input) = &program.input {
+        command.stdin(File::open(folder.join(input)).map_err(|error| format!("{input}: {error}"))?);
     }
     match program.kind {
-        Kind::Batch => {}
+        Kind::Batch | Kind::Varying | Kind::FixedTime(_) => {}
         Kind::OnRepository => {
             let copy = folder.join("copy");
             let _ = fs::remove_dir_all(&copy);
@@ -118,8 +88,13 @@ fn run(
         }
     }
     let child = command.spawn().map_err(|error| error.to_string())?;
-    let cost = wait(child)?;
-    Ok((cost, fs::read(&output).unwrap()))
+    let mut cost = wait(child)?;
+    let output = fs::read(&output).unwrap();
+    if let Kind::FixedTime(seconds_of) = program.kind {
+        let text = String::from_utf8_lossy(&output);
+        cost.seconds = seconds_of(&text).ok_or("prints no throughput")?;
+    }
+    Ok((cost, output))
 }
 
 /// What a client asks a redis server for.
@@ -166,7 +141,7 @@ fn wait(child: Child) -> Result<Cost, String> {
     }
     let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;
     Ok(Cost {
-        cpu_seconds: seconds(usage.ru_utime) + seconds(usage.ru_stime),
+        seconds: seconds(usage.ru_utime) + seconds(usage.ru_stime),
         resident_kib: usage.ru_maxrss as f64,
         faults: usage.ru_minflt as f64,
     })

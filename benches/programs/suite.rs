@@ -1,29 +1,35 @@
-//! The programs.
+//! The programs of Debian.
 
 /// One program, and how it is run in the folder of inputs.
 pub(crate) struct Program {
     pub(crate) name: &'static str,
     /// The file that is started, and its arguments.
-    pub(crate) command: &'static [&'static str],
+    pub(crate) command: Vec<String>,
     pub(crate) environment: &'static [(&'static str, &'static str)],
     /// The file that it reads from its standard input.
-    pub(crate) input: Option<&'static str>,
+    pub(crate) input: Option<String>,
     pub(crate) kind: Kind,
 }
 
 /// How the work is done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum Kind {
-    /// Runs to its end and writes a result to its standard output.
+    /// Runs to its end and writes a result to its standard output, the same each time.
     Batch,
+    /// Runs to its end and prints, for example, how long that took: its outputs cannot be compared.
+    Varying,
+    /// Runs for a fixed time and prints how much it did in it, of which this makes the seconds that count.
+    /// Its outputs cannot be compared either.
+    FixedTime(fn(&str) -> Option<f64>),
     /// The same on a fresh copy of the folder `repository`, since it changes that.
     OnRepository,
     /// A redis server, which works for a client that is not measured.
     Redis,
 }
 
-const fn batch(name: &'static str, command: &'static [&'static str], input: Option<&'static str>) -> Program {
-    Program { name, command, environment: &[], input, kind: Kind::Batch }
+fn batch(name: &'static str, command: &[&str], input: Option<&str>) -> Program {
+    let command = command.iter().map(ToString::to_string).collect();
+    Program { name, command, environment: &[], input: input.map(str::to_owned), kind: Kind::Batch }
 }
 
 pub(crate) fn programs() -> Vec<Program> {

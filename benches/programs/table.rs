@@ -2,60 +2,69 @@
 
 use std::fmt::Write as _;
 
-use crate::measure::{Cost, Row};
+use crate::allocators::Allocator;
+use crate::measure::Cost;
+use crate::ratios::{Field, Row, Spread, means, spread};
 
-/// One program in one line.
-pub(crate) fn line(row: &Row) -> String {
-    let [plain, usual, off] = row.costs;
+const SECONDS: Field = |cost: &Cost| cost.seconds;
+const RESIDENT: Field = |cost: &Cost| cost.resident_kib;
+const FAULTS: Field = |cost: &Cost| cost.faults;
+
+/// One program in one line: ratios with their quartiles, and medians.
+pub(crate) fn line(row: &Row, allocators: &[Allocator]) -> String {
+    let median = |allocator, field| spread(row.values(allocator, field)).median;
+    let ratios = |field| {
+        let others = allocators.iter().enumerate().skip(1);
+        let each = others.map(|(i, other)| format!("{} {}", other.name, cell(spread(row.ratios(i, field)))));
+        each.collect::<Vec<_>>().join(" / ")
+    };
+    let faults: Vec<String> = (0..allocators.len()).map(|i| format!("{:.0}", median(i, FAULTS))).collect();
     format!(
-        "{:10} {:7.3} s   cpu {:.2} / off {:.2}   rss {:.2} / off {:.2} of {:.0} KiB   faults {:.0} / {:.0} / {:.0}",
+        "{:14} {:7.3} s   cpu {}   rss {} of {:.0} KiB   faults {}",
         row.name,
-        plain.cpu_seconds,
-        usual.cpu_seconds / plain.cpu_seconds,
-        off.cpu_seconds / plain.cpu_seconds,
-        usual.resident_kib / plain.resident_kib,
-        off.resident_kib / plain.resident_kib,
-        plain.resident_kib,
-        plain.faults,
-        usual.faults,
-        off.faults,
+        median(0, SECONDS),
+        ratios(SECONDS),
+        ratios(RESIDENT),
+        median(0, RESIDENT),
+        faults.join(" / "),
     )
 }
 
-/// All of them as a table of ratios, with the geometric means.
-pub(crate) fn markdown(rows: &[Row], rounds: usize) -> String {
-    let mut text = format!("{}, medians of {rounds} rounds\n\n", processor());
-    text.push_str(
-        "| program | C library, s | CPU, default | CPU, flush off | memory, default | memory, flush off |\n",
-    );
-    text.push_str("|---|---|---|---|---|---|\n");
-    let ratios = |row: &Row| {
-        let [plain, usual, off] = row.costs;
-        let of = |field: fn(&Cost) -> f64| [field(&usual) / field(&plain), field(&off) / field(&plain)];
-        let ([a, b], [c, d]) = (of(|cost| cost.cpu_seconds), of(|cost| cost.resident_kib));
-        [a, b, c, d]
-    };
-    for row in rows {
-        let [a, b, c, d] = ratios(row);
-        let _ = writeln!(
-            text,
-            "| {} | {:.2} | {a:.2} | {b:.2} | {c:.2} | {d:.2} |",
-            row.name, row.costs[0].cpu_seconds
-        );
+/// All programs of a suite as a table of ratios, with the geometric means.
+pub(crate) fn markdown(rows: &[Row], allocators: &[Allocator], rounds: usize) -> String {
+    let mut text = format!("{}, medians of {rounds} rounds (quartiles)\n\n", processor());
+    text.push_str("| program | C library, s |");
+    let others = 1..allocators.len();
+    for what in ["CPU", "memory"] {
+        for other in &allocators[1..] {
+            let _ = write!(text, " {what}, {} |", other.name);
+        }
     }
-    let mean = |i: usize| {
-        let sum: f64 = rows.iter().map(|row| ratios(row)[i].ln()).sum();
-        (sum / rows.len().max(1) as f64).exp()
-    };
-    let _ = writeln!(
-        text,
-        "| **geometric mean** | | **{:.2}** | **{:.2}** | **{:.2}** | **{:.2}** |",
-        mean(0),
-        mean(1),
-        mean(2),
-        mean(3)
-    );
+    let _ = writeln!(text, "\n|---|---|{}", "---|".repeat(2 * others.len()));
+    for row in rows {
+        let _ = write!(text, "| {} | {:.2} |", row.name, spread(row.values(0, SECONDS)).median);
+        for i in others.clone() {
+            let _ = write!(text, " {} |", cell(spread(row.ratios(i, SECONDS))));
+        }
+        for i in others.clone() {
+            let _ = write!(text, " {:.2} |", spread(row.ratios(i, RESIDENT)).median);
+        }
+        text.push('\n');
+    }
+    text.push_str("| **geometric mean** | |");
+    for i in others.clone() {
+        let _ = write!(text, " **{}** |", cell(spread(means(rows, i, SECONDS))));
+    }
+    for i in others {
+        let _ = write!(text, " **{:.2}** |", spread(means(rows, i, RESIDENT)).median);
+    }
+    text.push('\n');
     text
+}
+
+/// A ratio and between what half of its rounds are.
+fn cell(ratio: Spread) -> String {
+    format!("{:.2} ({:.2}-{:.2})", ratio.median, ratio.lower, ratio.upper)
 }
 
 fn processor() -> String {
