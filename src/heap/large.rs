@@ -23,6 +23,7 @@
 mod crowd;
 mod entry;
 mod grow;
+mod huge;
 mod keep;
 mod open;
 mod place;
@@ -76,6 +77,11 @@ struct Run {
 }
 
 impl Run {
+    /// The run of this number; `None` if there is no such class.
+    fn of(number: u32, class: usize) -> Option<Self> {
+        Some(Self { number, class, bytes: run_units(class)? * UNIT_BYTES })
+    }
+
     /// Offset in the large zone.
     const fn offset(self) -> usize {
         (self.number as usize - 1) * UNIT_BYTES
@@ -242,7 +248,9 @@ impl Shared {
         }
         self.grant(place, open_bytes)?;
         self.check_unchecked(run, place);
-        if let Err(error) = self.extend(run, place) {
+        let has_pages = self.extent_bytes(run) > 0;
+        let made = self.extend(run, place);
+        if let Err(error) = if has_pages { made } else { made.and_then(|()| self.populate(run, place)) } {
             // SAFETY: no block was made in it yet.
             let _ = unsafe { self.close_data(place) };
             return Err(error);
@@ -354,7 +362,7 @@ impl Shared {
         let record = entry.run.load(Ordering::Relaxed);
         let class = (record & 0xff) as usize;
         let number = u32::try_from(record >> 8).ok()?;
-        (number > 0).then_some(Run { number, class, bytes: run_units(class)? * UNIT_BYTES })
+        if number > 0 { Run::of(number, class) } else { None }
     }
 
     /// Whether a block was made by a process that forked since, and is gone here.

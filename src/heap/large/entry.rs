@@ -59,6 +59,8 @@ pub(super) struct Entry {
     pub(super) is_kept: AtomicU8,
     /// The same: whether a block was wiped there before (`touched`).
     pub(super) was_asked: AtomicU8,
+    /// The same: whether, and how often, its pages are made at once (`huge`).
+    pub(super) huge: AtomicU8,
     /// The generation of the heap that made the block.
     pub(super) generation: AtomicU32,
     /// The same: the units of the run, if it is crowded (`crowd`); [`MOVED`] if pages were moved to it (`grow`); else 0.

@@ -18,9 +18,9 @@
 use core::num::NonZeroU64;
 use core::sync::atomic::Ordering;
 
-use super::place::{Place, run_units};
+use super::place::Place;
 use super::{Run, subtract};
-use crate::heap::geometry::{GUARD_BYTES, UNIT_BYTES};
+use crate::heap::geometry::GUARD_BYTES;
 use crate::heap::shared::{Shared, pages};
 use crate::os::{self, Access, LockState};
 use crate::pages::PinId;
@@ -215,7 +215,7 @@ impl Shared {
     /// Takes a run that keeps its pages.
     fn take_kept(&self, class: usize) -> Option<Run> {
         let number = self.large.kept.get(class)?.pop(|number| &self.entry(number).link)?;
-        let run = Run { number, class, bytes: run_units(class)? * UNIT_BYTES };
+        let run = Run::of(number, class)?;
         self.entry(number).is_kept.store(0, Ordering::Relaxed);
         subtract(&self.large.kept_bytes, self.extent_bytes(run));
         Some(run)
@@ -284,10 +284,7 @@ impl Shared {
     pub(crate) fn visit_kept(&self, mut see: impl FnMut(usize, usize)) {
         for number in 1..=self.large.watermark() {
             let class: usize = self.entry(number).is_kept.load(Ordering::Relaxed).into();
-            if let Some(class) = class.checked_sub(1)
-                && let Some(units) = run_units(class)
-            {
-                let run = Run { number, class, bytes: units * UNIT_BYTES };
+            if let Some(run) = class.checked_sub(1).and_then(|class| Run::of(number, class)) {
                 let bytes = self.extent_bytes(run);
                 see(self.geometry.slab_bytes + self.extent_end(run) - bytes, bytes);
             }

@@ -35,9 +35,9 @@ use core::alloc::Layout;
 use core::ptr::NonNull;
 use core::sync::atomic::Ordering;
 
-use super::place::{Place, run_units};
+use super::place::Place;
 use super::{Run, subtract};
-use crate::heap::geometry::{GRANULE_BYTES, GUARD_BYTES, UNIT_BYTES};
+use crate::heap::geometry::{GRANULE_BYTES, GUARD_BYTES};
 use crate::heap::parked::Parked;
 use crate::heap::shared::{Shared, pages};
 use crate::{Backing, Error, Fork, Lock, Seal};
@@ -122,8 +122,7 @@ impl Shared {
 
     /// The run that the caller took, not counted as open any more.
     fn unpark(&self, parked: Parked) -> Option<Run> {
-        let run =
-            Run { number: parked.number, class: parked.class, bytes: run_units(parked.class)? * UNIT_BYTES };
+        let run = Run::of(parked.number, parked.class)?;
         self.entry(run.number).is_kept.store(0, Ordering::Relaxed);
         subtract(&self.large.open_bytes, self.extent_bytes(run));
         Some(run)

@@ -51,16 +51,25 @@ impl Shared {
             unsafe { self.wipe_part(place.data_start, place.data_bytes(), flush) };
             at_end = unknown;
         } else {
+            // Where the last row of neighbours starts and ends: it may have come in several parts.
+            let (mut row_start, mut row_end) = (known_start, known_start);
             self.visit_resident(place.data_start, known_start, |start, bytes| {
                 // SAFETY: forwarded.
                 unsafe { self.wipe_part(start, bytes, flush) };
-                at_end = if start + bytes == known_start { bytes / GUARD_BYTES } else { 0 };
+                if start != row_end {
+                    row_start = start;
+                }
+                row_end = start + bytes;
             });
+            if row_end == known_start {
+                at_end = (known_start - row_start) / GUARD_BYTES;
+            }
             if known > 0 {
                 // SAFETY: forwarded.
                 unsafe { self.wipe_part(known_start, place.data_end - known_start, flush) };
             }
         }
+        entry.note_fullness(known + at_end == nr_pages);
         if ends_at_guard && at_end > 0 {
             let known = u16::try_from(known + at_end).unwrap_or(u16::MAX);
             entry.resident_pages.fetch_max(known, Ordering::Relaxed);

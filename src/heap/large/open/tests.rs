@@ -266,6 +266,26 @@ fn random_blocks_keep_their_contents_and_leave_none() {
     }
 }
 
+/// However many calls it took to find out.
+#[test]
+fn what_is_in_memory_is_asked_for_once() {
+    let size = 12 << 20;
+    if !crate::testing::can_lock(size) {
+        // Of what is not locked nothing is asked for.
+        return println!("skipped: this process may not lock 12 MiB");
+    }
+    let heap = PrivateHeap::new(Policy::PROGRAM, ROOMY).unwrap();
+    let asked = || {
+        let block = allocate(&heap, size);
+        fill(block, size);
+        let before = fake::count(Call::Resident);
+        free(&heap, block, size);
+        fake::count(Call::Resident) - before
+    };
+    assert!(asked() > 1, "the control: more pages than one call tells of");
+    assert_eq!(asked(), 0);
+}
+
 #[test]
 fn whichever_call_is_refused_a_block_is_zero() {
     for policy in [Policy::PROGRAM, UNLOCKED] {
