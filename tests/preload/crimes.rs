@@ -33,7 +33,12 @@ const CRIMES: &[Crime] = &[
         sizes: &[0, 32, 1000, 30_000, 1 << 20],
         commit: double_free,
     },
-    Crime { name: "free_inside", message: "invalid free", sizes: &[256, 5000, 1 << 20], commit: free_inside },
+    Crime {
+        name: "free_inside",
+        message: "invalid free",
+        sizes: &[0, 256, 5000, 1 << 20],
+        commit: free_inside,
+    },
     Crime { name: "realloc_of_freed", message: "invalid free", sizes: &[32, 1000], commit: realloc_of_freed },
     Crime {
         name: "write_after_free",
@@ -44,16 +49,9 @@ const CRIMES: &[Crime] = &[
     Crime {
         name: "wrong_size",
         message: "free with a wrong layout",
-        sizes: &[32, 1000, 5000, 1 << 20],
+        sizes: &[0, 32, 1000, 5000, 1 << 20],
         commit: wrong_size,
     },
-    Crime {
-        name: "size_of_nothing",
-        message: "free with a wrong layout",
-        sizes: &[0],
-        commit: size_of_nothing,
-    },
-    Crime { name: "free_between", message: "invalid free", sizes: &[0], commit: free_between },
 ];
 
 /// What a program may do to a block of no bytes, and what it must not.
@@ -139,12 +137,17 @@ fn double_free(conduct: Conduct, size: usize) {
     }
 }
 
+/// Inside a block, or between two of no bytes.
 fn free_inside(conduct: Conduct, size: usize) {
     let block = c::malloc(size);
     confess();
-    let inside = if conduct == Conduct::Criminal { 48 } else { 0 };
-    // SAFETY: the block itself for the lawful; an address inside it for the criminal, which is the crime.
-    unsafe { c::free(block.wrapping_add(inside)) };
+    let off = match conduct {
+        Conduct::Lawful => 0,
+        Conduct::Criminal if size == 0 => 8,
+        Conduct::Criminal => 48,
+    };
+    // SAFETY: the block itself for the lawful; another address for the criminal, which is the crime.
+    unsafe { c::free(block.wrapping_add(off)) };
 }
 
 fn realloc_of_freed(conduct: Conduct, size: usize) {
@@ -189,25 +192,7 @@ fn wrong_size(conduct: Conduct, size: usize) {
     let sized: extern "C" fn(Block, usize) = unsafe { std::mem::transmute(sized) };
     let block = c::malloc(size);
     confess();
-    sized(block, if conduct == Conduct::Criminal { size - 1 } else { size });
-}
-
-fn size_of_nothing(conduct: Conduct, size: usize) {
-    let sized = c::symbol(c"free_sized").expect("the library has it");
-    // SAFETY: the symbol of this name has this type (C23, 7.24.3.4).
-    let sized: extern "C" fn(Block, usize) = unsafe { std::mem::transmute(sized) };
-    let block = c::malloc(size);
-    confess();
-    sized(block, if conduct == Conduct::Criminal { 1 } else { size });
-}
-
-/// Between two blocks of no bytes.
-fn free_between(conduct: Conduct, size: usize) {
-    let block = c::malloc(size);
-    confess();
-    let off = if conduct == Conduct::Criminal { 8 } else { 0 };
-    // SAFETY: the block itself for the lawful; behind it for the criminal, which is the crime.
-    unsafe { c::free(block.wrapping_add(off)) };
+    sized(block, if conduct == Conduct::Criminal { size.abs_diff(1) } else { size });
 }
 
 /// Touches a block of no bytes as `touch` says.
