@@ -47,6 +47,11 @@ install_packages() {
     run_over_network env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$@"
 }
 
+# Adds a component of the compiler for what stable does not do, where rustup has it to give.
+add_component() {
+    run_over_network rustup component add --toolchain "$nightly" "$1"
+}
+
 has_nightly() {
     cargo "+$nightly" --version >/dev/null 2>&1
 }
