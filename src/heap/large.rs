@@ -243,6 +243,8 @@ impl Shared {
     fn open_block(&self, run: Run, layout: Layout, open_bytes: usize) -> Result<NonNull<u8>, Error> {
         let zone_address = self.large_address(0).addr().get();
         let place = Place::new(run.offset(), run.bytes, zone_address, layout).ok_or(Error::TooLarge)?;
+        // Before anything else: whichever way a block is made here, and at whatever try.
+        self.end_asking(run)?;
         if self.is_to_be_crowded(run, layout) && self.crowd(run, place)? {
             return Ok(self.publish(run, place));
         }

@@ -12,7 +12,8 @@
 //! 2. All of it at once, before the block has an owner (`MADV_POPULATE_WRITE`), and `MADV_NOHUGEPAGE` again behind it:
 //!    whatever the kernel moves until then is zero. That takes memory that the block may never touch.
 //!
-//! The second wins, in a run whose last block was in memory to its last page: so a program has no more than it had before.
+//! The second wins, in a run whose last block was locked and in memory to its last page: so a program has no more than it
+//! had before. (Of what is not locked all is wiped, and so in memory when a block is freed, whatever was touched.)
 //! What a block touches that was populated cannot be told, so after [`TURNS`] of them one is not, and is looked at. It is
 //! for heaps of whole programs, which have blocks of that size. Where the kernel has no huge page, the same call brings
 //! small ones, in less time than faults do.
@@ -29,7 +30,7 @@ use super::entry::Entry;
 use super::place::Place;
 use crate::heap::shared::{Shared, pages};
 use crate::os::{Errno, HUGE_PAGE_BYTES, Hint};
-use crate::{Backing, Error, Fork};
+use crate::{Backing, Error, Fork, Lock, Seal};
 
 /// Blocks from here on: of two huge pages one fits in wherever it begins.
 const LEAST_BYTES: usize = 2 * HUGE_PAGE_BYTES;
@@ -57,14 +58,12 @@ impl Shared {
     /// are usable, and there are none yet. An error if the kernel could move them later.
     pub(super) fn populate(&self, run: Run, place: Place) -> Result<(), Error> {
         let entry = self.entry(run.number);
-        let huge = entry.huge.load(Ordering::Relaxed) & !POPULATED;
-        if huge & ASKED != 0 {
-            self.end_asking(run)?;
-        }
-        let turns = huge & !ASKED;
+        let turns = entry.huge.load(Ordering::Relaxed) & !(POPULATED | ASKED);
         let is_wanted = turns > 0
             && place.data_bytes() >= LEAST_BYTES
             && self.policy.fork() == Fork::Inherit
+            && self.policy.lock() != Lock::Required
+            && self.policy.seal() == Seal::None
             && self.policy.backing() == Backing::Locked;
         if !is_wanted {
             entry.huge.store(turns, Ordering::Relaxed);
@@ -91,8 +90,11 @@ impl Shared {
         self.end_asking(run)
     }
 
-    /// Has the kernel move no pages of a run into huge ones any more.
-    fn end_asking(&self, run: Run) -> Result<(), Error> {
+    /// Has the kernel move no pages of a run into huge ones any more, if it was asked to and not yet told otherwise.
+    pub(super) fn end_asking(&self, run: Run) -> Result<(), Error> {
+        if self.entry(run.number).huge.load(Ordering::Relaxed) & ASKED == 0 {
+            return Ok(());
+        }
         let start = self.geometry.slab_bytes + run.offset();
         self.memory.hint_part(pages(start)?, pages(run.bytes)?, Hint::NoHugePage)?;
         self.entry(run.number).huge.fetch_and(!ASKED, Ordering::Relaxed);

@@ -69,7 +69,7 @@ impl Shared {
                 unsafe { self.wipe_part(known_start, place.data_end - known_start, flush) };
             }
         }
-        entry.note_fullness(known + at_end == nr_pages);
+        entry.note_fullness(self.lock_state(run) == LockState::Locked && known + at_end == nr_pages);
         if ends_at_guard && at_end > 0 {
             let known = u16::try_from(known + at_end).unwrap_or(u16::MAX);
             entry.resident_pages.fetch_max(known, Ordering::Relaxed);

@@ -50,9 +50,22 @@ fn use_up(heap: &PrivateHeap, block: NonNull<u8>, size: usize, touched: usize) {
     heap.give_up();
 }
 
+/// Whether a test cannot be run, since what it looks at is for locked blocks.
+fn cannot_lock() -> bool {
+    let cannot = !can_lock(4 * SIZE);
+    if cannot {
+        println!("skipped: this process may not lock 48 MiB");
+    }
+    cannot
+}
+
 #[test]
 fn the_pages_of_a_block_come_at_once_if_the_last_had_all() {
-    for policy in [UNLOCKED, Policy::PROGRAM] {
+    if cannot_lock() {
+        return;
+    }
+    let policy = Policy::PROGRAM;
+    {
         let heap = PrivateHeap::new(policy, ROOMY).unwrap();
         let first = heap.allocate(layout(SIZE)).unwrap();
         assert!(!is_populated(first, SIZE), "the control: the first one there");
@@ -74,9 +87,8 @@ fn the_pages_of_a_block_come_at_once_if_the_last_had_all() {
 
 #[test]
 fn after_some_turns_one_is_looked_at() {
-    if !can_lock(SIZE) {
-        // Of what is not locked all is wiped, and so in memory.
-        return println!("skipped: this process may not lock 12 MiB");
+    if cannot_lock() {
+        return;
     }
     let heap = PrivateHeap::new(Policy::PROGRAM, ROOMY).unwrap();
     let turn = |touched| {
@@ -95,8 +107,13 @@ fn after_some_turns_one_is_looked_at() {
 }
 
 #[test]
-fn secrets_and_shorter_blocks_come_by_faults() {
-    for (policy, size) in [(UNLOCKED.with_fork(Fork::Wipe), SIZE), (UNLOCKED, LEAST_BYTES - 8192)] {
+fn secrets_shorter_and_unlocked_blocks_come_by_faults() {
+    // What is not locked is all wiped, and so in memory, however little was touched.
+    for (policy, size) in [
+        (Policy::PROGRAM.with_fork(Fork::Wipe), SIZE),
+        (Policy::PROGRAM, LEAST_BYTES - 8192),
+        (UNLOCKED, SIZE),
+    ] {
         let heap = PrivateHeap::new(policy, ROOMY).unwrap();
         for _ in 0..3 {
             let block = heap.allocate(layout(size)).unwrap();
@@ -108,11 +125,14 @@ fn secrets_and_shorter_blocks_come_by_faults() {
 
 #[test]
 fn whichever_hint_is_refused_no_page_is_moved() {
+    if cannot_lock() {
+        return;
+    }
     // Huge pages, all pages, no huge pages any more: after that only is there no block.
     let expected =
         [(0, Errno::NOMEM, true), (0, Errno::INVAL, true), (1, Errno::NOMEM, true), (2, Errno::NOMEM, false)];
     for (nth, errno, is_given) in expected {
-        let heap = PrivateHeap::new(UNLOCKED, ROOMY).unwrap();
+        let heap = PrivateHeap::new(Policy::PROGRAM, ROOMY).unwrap();
         let first = heap.allocate(layout(SIZE)).unwrap();
         use_up(&heap, first, SIZE, SIZE);
         let before = fake::count(Call::Advise);
@@ -132,4 +152,22 @@ fn whichever_hint_is_refused_no_page_is_moved() {
         use_up(&heap, third, SIZE, SIZE);
         assert_eq!(heap.stats().live_blocks, 0);
     }
+}
+
+/// Pages of another run are given up, and the same run is tried again.
+#[test]
+fn no_page_is_moved_after_a_second_try_either() {
+    if cannot_lock() {
+        return;
+    }
+    let (heap, kept_size) = (PrivateHeap::new(Policy::PROGRAM, ROOMY).unwrap(), 2 << 20);
+    let kept = heap.allocate(layout(kept_size)).unwrap();
+    let first = heap.allocate(layout(SIZE)).unwrap();
+    use_up(&heap, first, SIZE, SIZE);
+    unsafe { heap.deallocate(kept, layout(kept_size), Flush::Off) };
+    let fault = fake::fail(Call::Advise, 2, Errno::NOMEM);
+    let second = heap.allocate(layout(SIZE)).unwrap();
+    drop(fault);
+    assert!(second == first && !is_asked(second, SIZE));
+    use_up(&heap, second, SIZE, SIZE);
 }
