@@ -79,8 +79,11 @@ pub(crate) fn forked(body: impl FnOnce()) -> i32 {
 /// most systems, is enough for all of them at once.
 macro_rules! skip_unless_lockable {
     () => {
-        if !$crate::testing::can_lock(1 << 20) {
-            return println!("skipped: this process may not lock 1 MiB");
+        skip_unless_lockable!(1)
+    };
+    ($mib:expr) => {
+        if !$crate::testing::can_lock($mib << 20) {
+            return println!("skipped: this process may not lock {} MiB", $mib);
         }
     };
 }

@@ -27,6 +27,8 @@ mod huge;
 mod keep;
 mod open;
 mod place;
+#[cfg(all(test, target_os = "linux", not(any(miri, loom, oubliette_portable))))]
+mod testing;
 mod touched;
 
 use core::alloc::Layout;
@@ -250,9 +252,7 @@ impl Shared {
         }
         self.grant(place, open_bytes)?;
         self.check_unchecked(run, place);
-        let has_pages = self.extent_bytes(run) > 0;
-        let made = self.extend(run, place);
-        if let Err(error) = if has_pages { made } else { made.and_then(|()| self.populate(run, place)) } {
+        if let Err(error) = self.extend(run, place) {
             // SAFETY: no block was made in it yet.
             let _ = unsafe { self.close_data(place) };
             return Err(error);

@@ -30,7 +30,7 @@ use super::entry::Entry;
 use super::place::Place;
 use crate::heap::shared::{Shared, pages};
 use crate::os::{Errno, HUGE_PAGE_BYTES, Hint};
-use crate::{Backing, Error, Fork, Lock, Seal};
+use crate::{Backing, Error};
 
 /// Blocks from here on: of two huge pages one fits in wherever it begins.
 const LEAST_BYTES: usize = 2 * HUGE_PAGE_BYTES;
@@ -61,9 +61,7 @@ impl Shared {
         let turns = entry.huge.load(Ordering::Relaxed) & !(POPULATED | ASKED);
         let is_wanted = turns > 0
             && place.data_bytes() >= LEAST_BYTES
-            && self.policy.fork() == Fork::Inherit
-            && self.policy.lock() != Lock::Required
-            && self.policy.seal() == Seal::None
+            && self.is_of_a_program()
             && self.policy.backing() == Backing::Locked;
         if !is_wanted {
             entry.huge.store(turns, Ordering::Relaxed);

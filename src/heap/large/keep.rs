@@ -107,6 +107,9 @@ impl Shared {
             entry.is_locked.store(u8::from(is_locked), Ordering::Relaxed);
             entry.extent_pages.store((needed / GUARD_BYTES) as u32, Ordering::Relaxed);
         }
+        if had == 0 {
+            self.populate(run, place)?;
+        }
         if self.policy.backing() == Backing::Auto && entry.pin.load(Ordering::Relaxed) == 0 {
             self.pin_run(run, place);
         }

@@ -51,12 +51,17 @@ const OPEN_BYTES: usize = 4 << 20;
 impl Shared {
     /// Whether the run of a freed block stays open.
     pub(super) fn stays_open(&self, run: Run, place: Place) -> bool {
+        self.is_of_a_program()
+            && place.data_end == run.data_end()
+            && self.extent_bytes(run) <= OPEN_EXTENT_BYTES
+    }
+
+    /// Whether it is the heap of a whole program, and none that must keep every page locked, hidden or sealed.
+    pub(super) fn is_of_a_program(&self) -> bool {
         self.policy.fork() == Fork::Inherit
             && self.policy.lock() != Lock::Required
             && self.policy.backing() != Backing::Hidden
             && self.policy.seal() == Seal::None
-            && place.data_end == run.data_end()
-            && self.extent_bytes(run) <= OPEN_EXTENT_BYTES
     }
 
     /// Leaves a run open whose block was wiped.

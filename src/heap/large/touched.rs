@@ -46,30 +46,23 @@ impl Shared {
         let unknown = nr_pages - known;
         let known_start = place.data_end - known * GUARD_BYTES;
         let mut at_end = 0;
-        if self.lock_state(run) == LockState::Unlocked || was_asked && unknown <= FEW_PAGES {
+        let is_locked = self.lock_state(run) == LockState::Locked;
+        if !is_locked || was_asked && unknown <= FEW_PAGES {
             // SAFETY: forwarded.
             unsafe { self.wipe_part(place.data_start, place.data_bytes(), flush) };
             at_end = unknown;
         } else {
-            // Where the last row of neighbours starts and ends: it may have come in several parts.
-            let (mut row_start, mut row_end) = (known_start, known_start);
             self.visit_resident(place.data_start, known_start, |start, bytes| {
                 // SAFETY: forwarded.
                 unsafe { self.wipe_part(start, bytes, flush) };
-                if start != row_end {
-                    row_start = start;
-                }
-                row_end = start + bytes;
+                at_end = if start + bytes == known_start { bytes / GUARD_BYTES } else { 0 };
             });
-            if row_end == known_start {
-                at_end = (known_start - row_start) / GUARD_BYTES;
-            }
             if known > 0 {
                 // SAFETY: forwarded.
                 unsafe { self.wipe_part(known_start, place.data_end - known_start, flush) };
             }
         }
-        entry.note_fullness(self.lock_state(run) == LockState::Locked && known + at_end == nr_pages);
+        entry.note_fullness(is_locked && known + at_end == nr_pages);
         if ends_at_guard && at_end > 0 {
             let known = u16::try_from(known + at_end).unwrap_or(u16::MAX);
             entry.resident_pages.fetch_max(known, Ordering::Relaxed);
@@ -122,20 +115,29 @@ impl Shared {
     /// Hands the pages from `from` to `to` that are in memory to `see`, neighbours together: where they start, and their
     /// bytes. If the kernel does not tell, all of them.
     pub(super) fn visit_resident(&self, mut from: usize, to: usize, mut see: impl FnMut(usize, usize)) {
+        // Neighbours that may go on in the next window.
+        let mut row = from..from;
         while from < to {
             let window = (to - from).min(WINDOW_PAGES * GUARD_BYTES);
             let mut map = [1; WINDOW_PAGES];
             if let (Ok(offset), Ok(bytes)) = (pages(self.geometry.slab_bytes + from), pages(window)) {
                 let _ = self.memory.resident(offset, bytes, &mut map);
             }
-            let mut page = 0;
             for part in map[..window / GUARD_BYTES].chunk_by(|a, b| a & 1 == b & 1) {
+                let end = from + part.len() * GUARD_BYTES;
                 if part[0] & 1 != 0 {
-                    see(from + page * GUARD_BYTES, part.len() * GUARD_BYTES);
+                    row.end = end;
+                } else {
+                    if !row.is_empty() {
+                        see(row.start, row.len());
+                    }
+                    row = end..end;
                 }
-                page += part.len();
+                from = end;
             }
-            from += window;
+        }
+        if !row.is_empty() {
+            see(row.start, row.len());
         }
     }
 }

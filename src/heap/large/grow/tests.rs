@@ -21,12 +21,10 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 
 use crate::heap::facade::private::PrivateHeap;
-use crate::heap::geometry::Constraints;
+use crate::heap::large::testing::{ROOMY, UNLOCKED};
 use crate::os::{Call, Errno, fake};
 use crate::{Flush, Lock, Policy};
 
-const ROOMY: Constraints = Constraints { memory_bytes: 1 << 30, max_threads: 2 };
-const UNLOCKED: Policy = Policy::PROGRAM.with_lock(Lock::Off);
 const FROM: usize = 64 << 10;
 const TO: usize = 64 << 20;
 

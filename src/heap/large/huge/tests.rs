@@ -8,23 +8,16 @@
 )]
 #![allow(clippy::arithmetic_side_effects, clippy::unwrap_used, reason = "tests")]
 
-use core::alloc::Layout;
 use core::ptr::NonNull;
 
 use super::{LEAST_BYTES, TURNS};
 use crate::heap::facade::private::PrivateHeap;
-use crate::heap::geometry::Constraints;
+use crate::heap::large::testing::{ROOMY, UNLOCKED, layout};
 use crate::os::{Call, Errno, HUGE_PAGE_BYTES, fake};
-use crate::testing::{can_lock, mappings};
-use crate::{Flush, Fork, Lock, Policy};
+use crate::testing::{mappings, skip_unless_lockable};
+use crate::{Flush, Fork, Policy};
 
-const ROOMY: Constraints = Constraints { memory_bytes: 1 << 30, max_threads: 2 };
-const UNLOCKED: Policy = Policy::PROGRAM.with_lock(Lock::Off);
 const SIZE: usize = 12 << 20;
-
-fn layout(size: usize) -> Layout {
-    Layout::from_size_align(size, 16).unwrap()
-}
 
 /// A figure of the pages of a block, in bytes.
 fn figure(block: NonNull<u8>, size: usize, name: &str) -> usize {
@@ -50,46 +43,30 @@ fn use_up(heap: &PrivateHeap, block: NonNull<u8>, size: usize, touched: usize) {
     heap.give_up();
 }
 
-/// Whether a test cannot be run, since what it looks at is for locked blocks.
-fn cannot_lock() -> bool {
-    let cannot = !can_lock(4 * SIZE);
-    if cannot {
-        println!("skipped: this process may not lock 48 MiB");
-    }
-    cannot
-}
-
 #[test]
 fn the_pages_of_a_block_come_at_once_if_the_last_had_all() {
-    if cannot_lock() {
-        return;
+    skip_unless_lockable!(48);
+    let heap = PrivateHeap::new(Policy::PROGRAM, ROOMY).unwrap();
+    let first = heap.allocate(layout(SIZE)).unwrap();
+    assert!(!is_populated(first, SIZE), "the control: the first one there");
+    use_up(&heap, first, SIZE, SIZE);
+    let second = heap.allocate(layout(SIZE)).unwrap();
+    assert_eq!(second, first, "the same run");
+    assert!(is_populated(second, SIZE) && !is_asked(second, SIZE));
+    let bytes = unsafe { core::slice::from_raw_parts(second.as_ptr(), SIZE) };
+    assert!(bytes.iter().all(|&byte| byte == 0));
+    match figure(second, SIZE, "AnonHugePages") {
+        0 => println!("skipped: the kernel has no huge page to give, or was told to give none"),
+        huge => println!("{} of {} KiB on huge pages", huge >> 10, SIZE >> 10),
     }
-    let policy = Policy::PROGRAM;
-    {
-        let heap = PrivateHeap::new(policy, ROOMY).unwrap();
-        let first = heap.allocate(layout(SIZE)).unwrap();
-        assert!(!is_populated(first, SIZE), "the control: the first one there");
-        use_up(&heap, first, SIZE, SIZE);
-        let second = heap.allocate(layout(SIZE)).unwrap();
-        assert_eq!(second, first, "the same run");
-        assert!(is_populated(second, SIZE) && !is_asked(second, SIZE));
-        let bytes = unsafe { core::slice::from_raw_parts(second.as_ptr(), SIZE) };
-        assert!(bytes.iter().all(|&byte| byte == 0));
-        match figure(second, SIZE, "AnonHugePages") {
-            0 => println!("skipped: the kernel has no huge page to give, or was told to give none"),
-            huge => println!("{} of {} KiB on huge pages", huge >> 10, SIZE >> 10),
-        }
-        use_up(&heap, second, SIZE, SIZE);
-        let stats = heap.stats();
-        assert_eq!((stats.live_blocks, stats.in_use_bytes, stats.locked_bytes), (0, 0, 0), "{policy:?}");
-    }
+    use_up(&heap, second, SIZE, SIZE);
+    let stats = heap.stats();
+    assert_eq!((stats.live_blocks, stats.in_use_bytes, stats.locked_bytes), (0, 0, 0));
 }
 
 #[test]
 fn after_some_turns_one_is_looked_at() {
-    if cannot_lock() {
-        return;
-    }
+    skip_unless_lockable!(48);
     let heap = PrivateHeap::new(Policy::PROGRAM, ROOMY).unwrap();
     let turn = |touched| {
         let block = heap.allocate(layout(SIZE)).unwrap();
@@ -125,9 +102,7 @@ fn secrets_shorter_and_unlocked_blocks_come_by_faults() {
 
 #[test]
 fn whichever_hint_is_refused_no_page_is_moved() {
-    if cannot_lock() {
-        return;
-    }
+    skip_unless_lockable!(48);
     // Huge pages, all pages, no huge pages any more: after that only is there no block.
     let expected =
         [(0, Errno::NOMEM, true), (0, Errno::INVAL, true), (1, Errno::NOMEM, true), (2, Errno::NOMEM, false)];
@@ -157,9 +132,7 @@ fn whichever_hint_is_refused_no_page_is_moved() {
 /// Pages of another run are given up, and the same run is tried again.
 #[test]
 fn no_page_is_moved_after_a_second_try_either() {
-    if cannot_lock() {
-        return;
-    }
+    skip_unless_lockable!(48);
     let (heap, kept_size) = (PrivateHeap::new(Policy::PROGRAM, ROOMY).unwrap(), 2 << 20);
     let kept = heap.allocate(layout(kept_size)).unwrap();
     let first = heap.allocate(layout(SIZE)).unwrap();

@@ -15,7 +15,6 @@
     reason = "tests"
 )]
 
-use core::alloc::Layout;
 use core::ops::Range;
 use core::ptr::NonNull;
 use std::fs::File;
@@ -23,20 +22,15 @@ use std::os::unix::fs::FileExt;
 
 use super::{OPEN_BYTES, OPEN_EXTENT_BYTES};
 use crate::heap::facade::private::PrivateHeap;
-use crate::heap::geometry::Constraints;
+use crate::heap::large::testing::{ROOMY, UNLOCKED, layout};
 use crate::heap::rng::Rng;
 use crate::os::{Call, Errno, fake};
+use crate::testing::skip_unless_lockable;
 use crate::{Backing, Flush, Fork, Lock, Policy};
 
-const ROOMY: Constraints = Constraints { memory_bytes: 1 << 30, max_threads: 2 };
-const UNLOCKED: Policy = Policy::PROGRAM.with_lock(Lock::Off);
 /// Closes its runs at once, and is refused nothing.
 const SECRETS: Policy = UNLOCKED.with_fork(Fork::Wipe);
 const PAGE: usize = 4096;
-
-fn layout(size: usize) -> Layout {
-    Layout::from_size_align(size, 16).unwrap()
-}
 
 /// What is accessible of a heap without small blocks: mappings, those side by side as one.
 fn accessible(heap: &PrivateHeap) -> Vec<Range<usize>> {
@@ -269,11 +263,9 @@ fn random_blocks_keep_their_contents_and_leave_none() {
 /// However many calls it took to find out.
 #[test]
 fn what_is_in_memory_is_asked_for_once() {
+    // Of what is not locked nothing is asked for.
+    skip_unless_lockable!(12);
     let size = 12 << 20;
-    if !crate::testing::can_lock(size) {
-        // Of what is not locked nothing is asked for.
-        return println!("skipped: this process may not lock 12 MiB");
-    }
     let heap = PrivateHeap::new(Policy::PROGRAM, ROOMY).unwrap();
     let asked = || {
         let block = allocate(&heap, size);
